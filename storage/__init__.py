@@ -1,0 +1,1 @@
+"""Two bodies of the Store."""

@@ -1,0 +1,44 @@
+"""The port behind which an engine speaks. `handler.main` chooses who stands behind it."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from tts_core.types import AudioChunk, BuiltinVoice, Language, ReferenceClip, Sampling, Speaker, Utterance
+
+
+class SpeechEngine(Protocol):
+    """Turns one utterance at a time into audio; any number may be in it at once.
+
+    name            "xtts" or "espeak"; every result tells it
+    revision        changes whenever the same input could sound different
+    sample_rate_hz  of every chunk
+    """
+
+    name: str
+    revision: str
+    sample_rate_hz: int
+
+    def voices(self) -> Sequence[BuiltinVoice]:
+        """The built-in voices, the default one first."""
+
+    def max_chars(self, language: Language) -> int:
+        """The longest utterance, in characters, that the engine speaks well."""
+
+    async def clone(self, clips: Sequence[ReferenceClip]) -> Speaker:
+        """What the engine needs to know of a voice, from one or more clips of it.
+
+        raises  ReferenceTooShort if the clips together are too short for this engine
+        """
+
+    def speak(
+        self, utterance: Utterance, *, speaker: Speaker, language: Language, speed: float, sampling: Sampling
+    ) -> AsyncGenerator[AudioChunk]:
+        """Speak one utterance, chunk by chunk as it is made.
+
+        The same arguments give the same samples. Closing the generator stops the work.
+
+        raises  VoiceNotFound if `speaker.builtin` is not among `voices()`
+        """
+
+    async def close(self) -> None:
+        """Stop all work and free what the engine holds."""
