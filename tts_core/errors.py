@@ -32,6 +32,8 @@ TTSError                    internal
 """
 
 import json
+import traceback
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -217,3 +219,9 @@ class StartupError(TTSError):
     """The worker is wrongly configured and answers every job with the reason."""
 
     code = "startup_error"
+
+
+def scrubbed(exc: BaseException) -> str:
+    """What a log may say of an unexpected exception: its type and the lines it passed, no message, no path."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    return f"{type(exc).__name__} at " + " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))

@@ -1,0 +1,377 @@
+"""What is the local store's own: its files and their modes, its key, its tables, and how it fails."""
+
+import asyncio
+import multiprocessing
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from storage import database
+from storage.keys import is_key, new_key, shown_prefix
+from storage.ledger import MAX_REAPED
+from storage.local import open_local
+from storage.open import open_store
+from storage.schema import MIGRATIONS, utc
+from tts_core.errors import StartupError, StoreUnavailable, Unauthorized
+from tts_core.settings import Settings
+from tts_core.store import Outcome, Reservation, Store
+
+NOW_S = 1_800_000_000.0
+SCHEMA = {
+    "migrations": "name TEXT, applied_at TEXT",
+    "tenants": "id TEXT, name TEXT, attested_consent INTEGER, created_at TEXT",
+    "api_keys": (
+        "sha256 BLOB, prefix TEXT, tenant_id TEXT, scopes TEXT, created_at TEXT, expires_at TEXT, revoked_at TEXT"
+    ),
+    "voices": (
+        "id TEXT, tenant_id TEXT, name TEXT, description TEXT, language TEXT, consent TEXT, clip_paths TEXT, "
+        "report TEXT, created_at TEXT"
+    ),
+    "requests": (
+        "request_id TEXT, tenant_id TEXT, identity TEXT, fingerprint TEXT, action TEXT, input_chars INTEGER, "
+        "streaming INTEGER, voice_id TEXT, status TEXT, fence INTEGER, lease_expires_at TEXT, created_at TEXT, "
+        "settled_at TEXT, latency_ms INTEGER, audio_seconds REAL, audio_bytes INTEGER, spoken_voice_id TEXT, "
+        "error TEXT, cached INTEGER, result TEXT, audio_path TEXT, metadata TEXT"
+    ),
+    "usage_logs": (
+        "id INTEGER, tenant_id TEXT, request_id TEXT, fence INTEGER, action TEXT, input_chars INTEGER, "
+        "audio_seconds REAL, audio_bytes INTEGER, latency_ms INTEGER, streaming INTEGER, voice_id TEXT, "
+        "status TEXT, error TEXT, cached INTEGER, metadata TEXT, created_at TEXT"
+    ),
+}
+INDEXES = {
+    ("api_keys", "sha256"),
+    ("api_keys", "tenant_id"),
+    ("migrations", "name"),
+    ("requests", "lease_expires_at"),
+    ("requests", "request_id"),
+    ("requests", "tenant_id, identity"),
+    ("tenants", "id"),
+    ("usage_logs", "request_id, fence"),
+    ("usage_logs", "tenant_id, id"),
+    ("voices", "tenant_id, id"),
+}
+
+
+@asynccontextmanager
+async def opened(folder: Path, *, clock: Callable[[], float] = lambda: NOW_S) -> AsyncIterator[Store]:
+    store = await open_local(folder, clock=clock)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def rows_of(folder: Path, query: str) -> list[tuple[object, ...]]:
+    """Look at the file, or change it, behind the store's back."""
+    with closing(sqlite3.connect(folder / "store.db")) as connection, connection:
+        return connection.execute(query).fetchall()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def reservation(key: str, *, identity: str = "job-1") -> Reservation:
+    return Reservation(key, "synthesize", identity=identity, fingerprint="f", action="synthesize")
+
+
+class TestSchema:
+    async def test_a_new_folder_has_the_tables(self, tmp_path: Path) -> None:
+        async with opened(tmp_path):
+            pass
+        columns: dict[str, list[str]] = {}
+        for table, column in rows_of(
+            tmp_path,
+            """
+            select tables.name, columns.name || ' ' || columns.type
+            from pragma_table_list as tables join pragma_table_info(tables.name) as columns
+            where tables.name not like 'sqlite%' and tables.strict order by tables.name, columns.cid
+            """,
+        ):
+            columns.setdefault(str(table), []).append(str(column))
+        assert {table: ", ".join(names) for table, names in columns.items()} == SCHEMA
+
+    async def test_every_lookup_has_its_index(self, tmp_path: Path) -> None:
+        async with opened(tmp_path):
+            pass
+        indexes = rows_of(
+            tmp_path,
+            """
+            select tables.name, (select group_concat(name, ', ') from pragma_index_info(indexes.name))
+            from pragma_table_list as tables join pragma_index_list(tables.name) as indexes
+            where tables.name not like 'sqlite%'
+            """,
+        )
+        assert set(indexes) == INDEXES
+
+    async def test_each_migration_is_applied_once(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            async with opened(tmp_path):
+                pass
+        names = [name for (name,) in rows_of(tmp_path, "select name from migrations order by rowid")]
+        assert names == ["0001_tenants", "0002_voices", "0003_ledger"]
+
+    async def test_an_older_file_is_brought_up_to_date(self, tmp_path: Path) -> None:
+        old = await database.Database.open(tmp_path / "store.db", migrations=MIGRATIONS[:1])
+        await old.write(lambda tx: tx.execute("insert into tenants values ('t1', 'acme', 1, 'then')"))
+        await old.close()
+        async with opened(tmp_path) as store:
+            (tenant,) = await store.list_tenants()
+            assert (tenant.id, tenant.attested_consent) == ("t1", True)
+            assert await store.list_voices("t1") == ()
+
+    async def test_a_migration_that_fails_leaves_nothing(self, tmp_path: Path) -> None:
+        broken = ("0002_broken", ("create table half (id integer) strict", "create nonsense"))
+        with pytest.raises(StoreUnavailable):
+            await database.Database.open(tmp_path / "store.db", migrations=(*MIGRATIONS[:1], broken))
+        assert rows_of(tmp_path, "select name from sqlite_master") == []
+
+    async def test_a_newer_file_is_refused(self, tmp_path: Path) -> None:
+        async with opened(tmp_path):
+            pass
+        rows_of(tmp_path, "insert into migrations values ('9999_from_the_future', 'then')")
+        with pytest.raises(StartupError, match="9999_from_the_future"):
+            await open_local(tmp_path)
+
+
+class TestKeys:
+    def test_a_key_has_256_random_bits(self) -> None:
+        keys = {new_key() for _ in range(100)}
+        assert len(keys) == 100
+        assert all(is_key(key) and len(key.rpartition("_")[2]) == 43 for key in keys)
+
+    async def test_no_file_holds_a_secret(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            key = (await store.create_tenant("acme", scopes=["synthesize"])).secret
+            local_key = await store.local_key()
+            await store.reserve(reservation(key))
+            held = contents(tmp_path)
+        assert any(shown_prefix(key).encode() in data for data in held.values())
+        for secret, files in ((key, set[str]()), (local_key, {"local_key"})):
+            assert {name for name, data in held.items() if secret.rpartition("_")[2].encode() in data} == files
+
+    @pytest.mark.parametrize("change", [f"revoked_at = '{utc(NOW_S)}'", f"expires_at = '{utc(NOW_S)}'"])
+    async def test_a_key_that_is_over_is_refused(self, tmp_path: Path, change: str) -> None:
+        async with opened(tmp_path) as store:
+            key = (await store.create_tenant("acme", scopes=["synthesize"])).secret
+            assert (await store.reserve(reservation(key))).fence == 1
+            rows_of(tmp_path, f"update api_keys set {change}")
+            with pytest.raises(Unauthorized):
+                await store.reserve(reservation(key, identity="job-2"))
+
+    async def test_a_key_lasts_until_it_expires(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            key = (await store.create_tenant("acme", scopes=["synthesize"])).secret
+            rows_of(tmp_path, f"update api_keys set expires_at = '{utc(NOW_S + 0.001)}'")
+            assert (await store.reserve(reservation(key))).fence == 1
+
+
+class TestLocalKey:
+    async def test_it_is_known_again_to_a_new_database(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            key = await store.local_key()
+            tenant = (await store.reserve(reservation(key))).tenant
+        (tmp_path / "store.db").unlink()
+        async with opened(tmp_path) as store:
+            assert await store.local_key() == key
+            assert (await store.reserve(reservation(key))).tenant == tenant
+
+    async def test_deleting_the_file_makes_a_new_key_and_revokes_the_old(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            old = await store.local_key()
+            (tmp_path / "local_key").unlink()
+            new = await store.local_key()
+            assert new != old
+            assert (await store.reserve(reservation(new))).tenant.name == "local"
+            with pytest.raises(Unauthorized):
+                await store.reserve(reservation(old))
+
+    async def test_the_file_put_back_is_valid_again(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            old = await store.local_key()
+            (tmp_path / "local_key").unlink()
+            await store.local_key()
+            (tmp_path / "local_key").write_text(old + "\n")
+            assert await store.local_key() == old
+            assert (await store.reserve(reservation(old))).tenant.name == "local"
+
+    @pytest.mark.parametrize("content", [b"", b"hunter2", b"\xff\xfe", b"tts_live_short_secret"])
+    async def test_a_file_without_a_key_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "local_key").write_bytes(content)
+        async with opened(tmp_path) as store:
+            with pytest.raises(StartupError, match="local_key"):
+                await store.local_key()
+
+    async def test_other_tenants_keys_stay(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            key = (await store.create_tenant("acme", scopes=["synthesize"])).secret
+            await store.local_key()
+            assert (await store.reserve(reservation(key))).fence == 1
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    umask = os.umask(0)
+    yield
+    os.umask(umask)
+
+
+@pytest.mark.usefixtures("no_umask")
+async def test_nobody_else_can_read_the_files(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "data"
+    async with opened(folder) as store:
+        await store.local_key()
+        await store.put_object("voices/t1/a.wav", b"x", content_type="audio/wav")
+        modes = {
+            str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))
+        }
+    assert modes.pop("store.lock") == 0o644, "holds nothing"
+    assert modes == {
+        ".": 0o700,
+        "local_key": 0o600,
+        "objects": 0o700,
+        "objects/voices": 0o700,
+        "objects/voices/t1": 0o700,
+        "objects/voices/t1/a.wav": 0o600,
+        "store.db": 0o600,
+        "store.db-shm": 0o600,
+        "store.db-wal": 0o600,
+    }
+
+
+class TestFailure:
+    async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        (tmp_path / "store.db").write_bytes(b"not a database" * 1_000)
+        with pytest.raises(StoreUnavailable) as caught:
+            await open_local(tmp_path)
+        assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
+        assert str(tmp_path) not in str(caught.value)
+
+    async def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "data").write_bytes(b"a file")
+        with pytest.raises(StoreUnavailable) as caught:
+            await open_local(tmp_path / "data" / "deeper")
+        assert isinstance(caught.value.__cause__, OSError)
+
+    async def test_a_table_that_is_gone(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            rows_of(tmp_path, "drop table usage_logs")
+            with pytest.raises(StoreUnavailable):
+                await store.usage("t1")
+
+    async def test_a_settlement_that_fails_half_way_is_undone(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store:
+            key = await store.create_tenant("acme", scopes=["synthesize"])
+            reserved = await store.reserve(reservation(key.secret))
+            rows_of(tmp_path, "create trigger broken before insert on usage_logs begin select raise(abort, 'no'); end")
+            with pytest.raises(sqlite3.IntegrityError):
+                await store.settle(reserved, Outcome(status="failed", latency_ms=1))
+            assert rows_of(tmp_path, "select status from requests") == [("running",)]
+            rows_of(tmp_path, "drop trigger broken")
+            assert await store.settle(reserved, Outcome(status="failed", latency_ms=1))
+
+    async def test_a_lock_that_is_not_released(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.0)
+        async with opened(tmp_path) as store:
+            with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+                other.execute("begin immediate")
+                with pytest.raises(StoreUnavailable):
+                    await store.create_tenant("acme", scopes=[])
+                assert await store.list_tenants() == ()
+            assert (await store.create_tenant("acme", scopes=[])).tenant.name == "acme"
+
+    async def test_our_own_mistakes_are_not_blamed_on_the_disk(self, tmp_path: Path) -> None:
+        file = await database.Database.open(tmp_path / "store.db", migrations=MIGRATIONS)
+        with pytest.raises(sqlite3.IntegrityError):
+            await file.write(lambda tx: tx.execute("insert into tenants values ('t1', 'acme', 2, 'then')"))
+        await file.close()
+
+    async def test_a_failed_open_leaves_no_thread(self, tmp_path: Path) -> None:
+        (tmp_path / "store.db").write_bytes(b"not a database" * 1_000)
+        with pytest.raises(StoreUnavailable):
+            await open_local(tmp_path)
+        for thread in sqlite_threads():
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+
+
+def sqlite_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("sqlite")]
+
+
+async def test_closing_ends_the_thread_and_folds_the_log_into_the_file(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        assert len(sqlite_threads()) == 1
+    assert sqlite_threads() == []
+    assert sorted(contents(tmp_path)) == ["store.db", "store.lock"]
+
+
+async def test_one_reserve_settles_a_bounded_number_of_dead_attempts(tmp_path: Path) -> None:
+    now_s = NOW_S
+    async with opened(tmp_path, clock=lambda: now_s) as store:
+        key = await store.create_tenant("acme", scopes=["synthesize"])
+        for number in range(MAX_REAPED + 5):
+            await store.reserve(reservation(key.secret, identity=f"job-{number}"))
+        now_s += 60
+        await store.reserve(reservation(key.secret, identity="next"))
+        assert len(await store.usage(key.tenant.id)) == MAX_REAPED
+        await store.reserve(reservation(key.secret, identity="after"))
+        assert len(await store.usage(key.tenant.id)) == MAX_REAPED + 5
+
+
+class TestOpenStore:
+    async def test_the_folder_of_the_settings_is_used_and_closed(self, tmp_path: Path) -> None:
+        async with open_store(Settings(data_dir=tmp_path / "data")) as store:
+            assert await store.list_tenants() == ()
+            assert (tmp_path / "data" / "store.db").is_file()
+        assert sqlite_threads() == []
+
+    async def test_on_runpod_the_local_store_must_be_asked_for(self, tmp_path: Path) -> None:
+        on_runpod = Settings(data_dir=tmp_path, runpod_job_url="https://example.org/job")
+        with pytest.raises(StartupError, match="XTTS_STORE"):
+            async with open_store(on_runpod):
+                pass
+        async with open_store(on_runpod.model_copy(update={"store": "local"})) as store:
+            assert await store.list_tenants() == ()
+
+
+ROUNDS = 20
+
+
+def test_processes_that_start_at_once_share_one_key(tmp_path: Path) -> None:
+    """Each round opens a fresh folder in four processes at the same moment."""
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(4)
+    with ProcessPoolExecutor(4, mp_context=spawn, initializer=_be_one_of, initargs=(barrier,)) as pool:
+        keys = list(pool.map(partial(_local_keys, tmp_path), range(4)))
+    for of_round in zip(*keys, strict=True):
+        assert len(set(of_round)) == 1
+
+
+_barriers: list[Barrier] = []
+
+
+def _be_one_of(barrier: Barrier) -> None:
+    _barriers.append(barrier)
+
+
+def _local_keys(folder: Path, process: int) -> list[str]:
+    return [asyncio.run(_local_key_that_works(folder / str(number), process)) for number in range(ROUNDS)]
+
+
+async def _local_key_that_works(folder: Path, process: int) -> str:
+    _barriers[0].wait(60)
+    async with opened(folder) as store:
+        key = await store.local_key()
+        assert (await store.reserve(reservation(key, identity=f"process-{process}"))).fence == 1
+        return key

@@ -1,0 +1,176 @@
+"""Local jobs and tenants: the same handler through the same events, on this machine.
+
+The SDK's own --test_input never iterates a generator handler, so it would print an object instead of speaking.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import sys
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from tts_core.audio.encode import seal
+from tts_core.errors import InvalidInput, TTSError
+from tts_core.jobs import JsonObject, json_schema
+from tts_core.service import Service
+from tts_core.store import Scope, Store
+
+Handler = Callable[[JsonObject], AsyncGenerator[JsonObject]]
+TENANT_SCOPES: tuple[Scope, ...] = ("synthesize", "voices", "usage")
+
+
+def main(argv: Sequence[str], build: Callable[[], Service], make_handler: Callable[[Service], Handler]) -> int:
+    """Exit status: 0 on success, 1 if the job failed, 2 if the command itself was wrong."""
+    args = _parser().parse_args(argv)
+    if args.command == "schema":
+        _say(json.dumps(json_schema(), indent=2))
+        return 0
+    try:
+        job = None if args.command else _read_job(args.job)
+        service = build()
+        if job is None:
+            return asyncio.run(_tenants(service, args))
+        return asyncio.run(_run(service, make_handler(service), job, out=args.out))
+    except TTSError as error:
+        _note(f"{error.code}: {error}")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="handler.py", description="XTTS-v2 worker for RunPod Serverless")
+    parser.add_argument("--job", default="test_input.json", help="JSON file of one job, or - for standard input")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the audio")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("schema", help="print the JSON Schema of a job's input")
+    tenants = commands.add_parser("tenants", help="make and list tenants").add_subparsers(dest="what", required=True)
+    tenants.add_parser("create", help="make a tenant and print its key, once").add_argument("name")
+    tenants.add_parser("list", help="one tenant a line")
+    return parser
+
+
+async def _tenants(service: Service, args: argparse.Namespace) -> int:
+    try:
+        if args.what == "create":
+            made = await service.store.create_tenant(args.name, scopes=TENANT_SCOPES)
+            _note("the key is shown this once; the store keeps only its hash")
+            _say(json.dumps({"tenant_id": made.tenant.id, "name": made.tenant.name, "tenant_key": made.secret}))
+        else:
+            for tenant in await service.store.list_tenants():
+                _say(f"{tenant.id}  {tenant.created_at}  {tenant.name}")
+    finally:
+        await service.close()
+    return 0
+
+
+async def _run(service: Service, handler: Handler, job: JsonObject, *, out: Path) -> int:
+    try:
+        await _fill_key(service.store, job["input"])
+        sink = _Sink(out)
+        async with aclosing(handler(job)) as events:
+            async for event in events:
+                await asyncio.to_thread(sink.take, event)
+        summary = sink.summary()
+    finally:
+        await service.close()
+    _say(json.dumps(summary))
+    return 0 if summary.get("status") == "success" else 1
+
+
+async def _fill_key(store: Store, body: object) -> None:
+    """A job without a key speaks as this machine's own tenant; on RunPod it would be refused."""
+    if isinstance(body, dict) and body.get("action") != "health" and body.get("tenant_key") is None:
+        body["tenant_key"] = await store.local_key()
+
+
+def _read_job(source: str) -> JsonObject:
+    """A job as RunPod delivers it, from `{"input": {…}}` or the input alone.
+
+    raises  InvalidInput if the file cannot be read or is not JSON
+    """
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        job = json.loads(text)
+    except (OSError, ValueError, RecursionError) as exc:
+        raise InvalidInput(f"{source}: {exc}") from exc
+    if not isinstance(job, dict) or "input" not in job:
+        job = {"input": job}
+    base = Path.cwd() if source == "-" else Path(source).parent
+    return {"id": f"local-{uuid.uuid4()}", **job, "input": _with_files(job["input"], base)}
+
+
+def _with_files(body: object, base: Path) -> object:
+    """`"reference_audio_base64": "@clip.wav"` is the content of that file, as curl has it."""
+    if not isinstance(body, dict) or "reference_audio_base64" not in body:
+        return body
+    given = body["reference_audio_base64"]
+    clips = [_content(clip, base) for clip in (given if isinstance(given, list) else [given])]
+    return body | {"reference_audio_base64": clips}
+
+
+def _content(clip: object, base: Path) -> object:
+    if not isinstance(clip, str) or not clip.startswith("@"):
+        return clip
+    try:
+        return base64.b64encode((base / clip[1:]).read_bytes()).decode()
+    except OSError as exc:
+        raise InvalidInput(f"reference_audio_base64: {exc}") from exc
+
+
+class _Sink:
+    """Writes the audio of one job to a file and remembers its last event."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._chunks: list[bytes] = []
+        self._last: JsonObject = {}
+
+    def take(self, event: JsonObject) -> None:
+        match event.get("event"):
+            case "progress":
+                done, total = event["utterances_done"], event["utterances_total"]
+                _note(f"{done}/{total} utterances, {event['audio_seconds']:.1f} s of audio")
+            case "audio":
+                self._chunks.append(_audio_of(event))
+            case _:
+                self._last = event
+
+    def summary(self) -> JsonObject:
+        """The result without its audio, and where that was written."""
+        last = self._last
+        if "error" in last:
+            return {"status": "failed", "error": json.loads(last["error"])}
+        audio = b"".join(self._chunks) or _audio_of(last)
+        told = {k: v for k, v in last.items() if k not in ("audio_base64", "alignments")}
+        if audio:
+            told["audio_path"] = str(self._write(audio, last))
+        return told
+
+    def _write(self, audio: bytes, result: JsonObject) -> Path:
+        self._out.mkdir(parents=True, exist_ok=True)
+        path = self._out / f"{result['request_id']}.{result['format']}"
+        path.write_bytes(audio)
+        with path.open("r+b") as file:
+            seal(file, result["format"])  # a stream's header cannot know its size
+        return path
+
+
+def _audio_of(event: JsonObject) -> bytes:
+    if encoded := event.get("audio_base64"):
+        return base64.b64decode(encoded)
+    address = urlsplit(event.get("audio_url") or "")
+    return Path(url2pathname(address.path)).read_bytes() if address.scheme == "file" else b""
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

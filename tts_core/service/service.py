@@ -1,0 +1,132 @@
+"""From a job's input to its events."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from tts_core.audio.reference import ReferenceReader
+from tts_core.errors import IdempotencyConflict, TTSError, Unauthorized
+from tts_core.jobs import (
+    AnyRequest,
+    Health,
+    JsonObject,
+    Synthesize,
+    VoicesCreate,
+    VoicesDelete,
+    VoicesGet,
+    VoicesList,
+    parse,
+)
+from tts_core.service.references import FetchClip, References
+from tts_core.service.run import LEASE_S, Attempt, Run, Work
+from tts_core.service.synthesis import Synthesis
+from tts_core.service.voices import VoiceLibrary
+from tts_core.settings import Settings
+from tts_core.speech import SpeechEngine
+from tts_core.store import Reservation, Store
+from tts_core.synthesizer import Synthesizer
+
+
+class Service:
+    """Answers requests; the same request asked for twice at once is worked on once."""
+
+    def __init__(self, engine: SpeechEngine, store: Store, *, settings: Settings, fetch: FetchClip) -> None:
+        self.engine = engine
+        self.store = store
+        self._reader = ReferenceReader(max_bytes=settings.max_reference_bytes)
+        references = References(engine, store, reader=self._reader, fetch=fetch)
+        self._voices = VoiceLibrary(engine, store, references=references)
+        self._synthesis = Synthesis(
+            Synthesizer(engine), store, references=references, max_text_chars=settings.max_text_chars
+        )
+        self._runs: dict[tuple[str, str], Run] = {}
+
+    async def answer(self, body: object, *, job_id: str) -> AsyncGenerator[JsonObject]:
+        """Every event of one job, the last of them its result or `{"error": JSON text}`.
+
+        Closing the generator early cancels the request, unless somebody else listens to it too.
+        """
+        try:
+            request = parse(body)
+            if isinstance(request, Health):
+                yield self._health()
+                return
+            run = self._find_or_start(request, job_id)
+        except TTSError as exc:
+            yield {"error": exc.to_wire(job_id)}
+            return
+        async with aclosing(run.listen()) as events:
+            async for event in events:
+                yield event
+
+    async def close(self) -> None:
+        """Let what is running settle, then stop the engine and free everything."""
+        await asyncio.gather(*(run.owner for run in self._runs.values()))
+        await self._reader.close()
+        await self.engine.close()
+        await self.store.close()
+
+    def _find_or_start(self, request: AnyRequest, job_id: str) -> Run:
+        """raises  Unauthorized without a key, IdempotencyConflict if the same identity runs with another body"""
+        if not request.tenant_key:
+            raise Unauthorized("tenant_key: is missing")
+        reservation = _reservation(request, job_id)
+        identity = (hashlib.sha256(reservation.tenant_key.encode()).hexdigest(), reservation.identity)
+        run = self._runs.get(identity)
+        if run is None:
+            run = self._runs[identity] = Run(self.store, reservation, job_id=job_id, work=self._work(request))
+            run.owner.add_done_callback(lambda _: self._runs.pop(identity))
+        elif run.fingerprint != reservation.fingerprint:
+            raise IdempotencyConflict(f"{reservation.identity!r} is being worked on with another body")
+        return run
+
+    def _work(self, request: AnyRequest) -> Work:
+        async def work(run: Run, attempt: Attempt) -> JsonObject:
+            outcome = attempt.reserved.outcome
+            if isinstance(request, Synthesize):
+                if outcome is not None:
+                    return await self._synthesis.repeat(request, run, outcome)
+                return await self._synthesis.perform(request, run, attempt)
+            if outcome is not None and outcome.result is not None:
+                repeated: JsonObject = json.loads(outcome.result)
+                return repeated
+            answer = await self._voice_action(request, attempt)
+            return {"status": "success", "request_id": attempt.reserved.request_id} | answer
+
+        return work
+
+    async def _voice_action(self, request: AnyRequest, attempt: Attempt) -> JsonObject:
+        tenant = attempt.reserved.tenant
+        match request:
+            case VoicesCreate():
+                return await self._voices.create(request, attempt)
+            case VoicesList():
+                return await self._voices.list(tenant)
+            case VoicesGet():
+                return await self._voices.get(tenant, request.voice_id)
+            case VoicesDelete():
+                return await self._voices.delete(tenant, request.voice_id)
+        raise AssertionError(request.action)
+
+    def _health(self) -> JsonObject:
+        engine = {"engine": self.engine.name, "engine_revision": self.engine.revision}
+        return {"status": "success", "ready": True, **engine, "running": len(self._runs)}
+
+
+def _reservation(request: AnyRequest, job_id: str) -> Reservation:
+    assert request.scope is not None
+    assert request.tenant_key is not None
+    return Reservation(
+        tenant_key=request.tenant_key,
+        scope=request.scope,
+        # Prefixed, so that no idempotency key can be mistaken for another job's id.
+        identity=f"key:{request.idempotency_key}" if request.idempotency_key else f"job:{job_id}",
+        fingerprint=request.fingerprint(),
+        action=request.action,
+        input_chars=len(request.text) if isinstance(request, Synthesize) else 0,
+        streaming=isinstance(request, Synthesize) and request.streaming,
+        voice_id=request.voice_id if isinstance(request, Synthesize | VoicesGet | VoicesDelete) else None,
+        lease_s=LEASE_S,
+    )

@@ -1,0 +1,65 @@
+"""An utterance as XTTS-v2 reads it: coqui's own spelling-out of numbers and signs, and what to do where that fails."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
+
+from tts_core.errors import TextTooLong
+from tts_core.types import Language
+
+MAX_TEXT_IDS = 401
+"""One less than the model's text positions. Source: coqui's own check."""
+
+UNREADABLE = (NotImplementedError, ArithmeticError, LookupError, ValueError, RecursionError)
+"""What num2words raises: for every number in Hindi, for Czech ordinals ("1989." ends a sentence so), beyond 1e33."""
+
+HINDI_DIGITS = ("शून्य", "एक", "दो", "तीन", "चार", "पाँच", "छह", "सात", "आठ", "नौ")
+HINDI_POINT = "दशमलव"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """
+    text_ids  what goes into the GPT, without start and stop
+    chars     length of the text as it was read: numbers as words; Chinese, Japanese and Korean in Latin letters
+    """
+
+    text_ids: list[int]
+    chars: int
+
+
+def read(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> Reading:
+    """Equal to `tokenizer.encode`, which however puts texts into the log and fails on some numbers.
+
+    raises  TextTooLong if the model has no place for so many text ids
+    """
+    spelled = _spell(tokenizer, text.strip().lower(), language)
+    tag = "zh-cn" if language == "zh" else language
+    text_ids = tokenizer.tokenizer.encode(f"[{tag}]{spelled}".replace(" ", "[SPACE]")).ids
+    if len(text_ids) > MAX_TEXT_IDS:
+        raise TextTooLong(f"an utterance has {len(text_ids)} text ids, the model takes {MAX_TEXT_IDS} at once")
+    return Reading(text_ids=text_ids, chars=len(spelled))
+
+
+def _spell(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> str:
+    *gentler, last = _forms(text, language)
+    for form in gentler:
+        try:
+            return str(tokenizer.preprocess_text(form, language))
+        except UNREADABLE:
+            continue
+    return str(tokenizer.preprocess_text(last, language))
+
+
+def _forms(text: str, language: Language) -> Iterator[str]:
+    """The text, then ever simpler ways to write its numbers; the last has single digits only."""
+    yield text
+    yield re.sub(r"([0-9])\.(?=\s|$)", r"\1 .", text)  # "1989." as a number and a full stop
+    yield _hindi_digits(text) if language == "hi" else re.sub("[0-9]", r" \g<0> ", text)
+
+
+def _hindi_digits(text: str) -> str:
+    with_points = re.sub(r"(?<=[0-9])\.(?=[0-9])", f" {HINDI_POINT} ", text)
+    return re.sub("[0-9]", lambda digit: f" {HINDI_DIGITS[int(digit[0])]} ", with_points)
