@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 
-from storage.local import open_local
+from storage import open_store
 from tts_core import cli
 from tts_core.audio.fetch import fetch
 from tts_core.errors import StartupError, TTSError
@@ -77,15 +77,10 @@ def choose_engine(settings: Settings) -> SpeechEngine:
     return EspeakEngine()
 
 
-def build(settings: Settings) -> Service:
-    """The worker, wired. raises StartupError"""
-    if settings.on_runpod and settings.store != "local":
-        raise StartupError(
-            "no store: this version has only the local one, which dies with the worker; to use it "
-            "all the same set XTTS_STORE=local"
-        )
-    engine = choose_engine(settings)
-    store = asyncio.run(open_local(settings.data_dir))
+def build(settings: Settings, *, engine: SpeechEngine | None = None) -> Service:
+    """The worker, wired; the settings choose the engine where none is given. raises StartupError"""
+    store = asyncio.run(open_store(settings))
+    engine = engine or choose_engine(settings)
     return Service(engine, store, settings=settings, fetch=_fetch_with(settings))
 
 

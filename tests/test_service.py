@@ -177,6 +177,14 @@ async def test_a_cancelled_job_is_spoken_anew_when_it_is_delivered_again(worker:
     assert [(row.status, row.fence) for row in await worker.usage()] == [("cancelled", 1), ("success", 2)]
 
 
+async def test_a_delivery_while_the_cancelled_one_settles_is_answered_too(worker: Worker) -> None:
+    job = worker.job("abcde#", streaming=True)
+    async with aclosing(worker.service.answer(job, job_id="1")) as stream:
+        await first_audio(stream)
+    worker.engine.gate.set()
+    assert (await worker.events(job, "1"))[-1]["status"] == "success"
+
+
 async def test_an_engine_error_tells_nobody_what_broke(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     events = await worker.events(worker.job("secret!words"))

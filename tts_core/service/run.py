@@ -57,13 +57,17 @@ Work = Callable[["Run", Attempt], Awaitable[JsonObject]]
 
 
 class Run:
-    """A request being worked on. `events` grows until `done`; the last one is the result or an error."""
+    """A request being worked on. `events` grows until `done`; the last one is the result or an error.
+
+    An `abandoned` run has lost its last listener and only settles: it has no last event, so nobody may join it.
+    """
 
     def __init__(self, store: Store, reservation: Reservation, *, job_id: str, work: Work) -> None:
         self.fingerprint = reservation.fingerprint
         self.request_id = job_id  # until the store has given the request its own
         self.events: list[JsonObject] = []
         self.done = False
+        self.abandoned = False
         self._store = store
         self._reservation = reservation
         self._listeners: list[_Listener] = []
@@ -86,7 +90,8 @@ class Run:
                 await self._changed.wait()
         finally:
             self._listeners.remove(listener)
-            if not self._listeners:
+            if not self._listeners and not self.done:
+                self.abandoned = True
                 self._performance.cancel()
 
     async def emit(self, event: JsonObject) -> None:

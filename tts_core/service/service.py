@@ -53,7 +53,7 @@ class Service:
             if isinstance(request, Health):
                 yield self._health()
                 return
-            run = self._find_or_start(request, job_id)
+            run = await self._find_or_start(request, job_id)
         except TTSError as exc:
             yield {"error": exc.to_wire(job_id)}
             return
@@ -68,13 +68,14 @@ class Service:
         await self.engine.close()
         await self.store.close()
 
-    def _find_or_start(self, request: AnyRequest, job_id: str) -> Run:
+    async def _find_or_start(self, request: AnyRequest, job_id: str) -> Run:
         """raises  Unauthorized without a key, IdempotencyConflict if the same identity runs with another body"""
         if not request.tenant_key:
             raise Unauthorized("tenant_key: is missing")
         reservation = _reservation(request, job_id)
         identity = (hashlib.sha256(reservation.tenant_key.encode()).hexdigest(), reservation.identity)
-        run = self._runs.get(identity)
+        while (run := self._runs.get(identity)) is not None and run.abandoned:
+            await asyncio.wait({run.owner})
         if run is None:
             run = self._runs[identity] = Run(self.store, reservation, job_id=job_id, work=self._work(request))
             run.owner.add_done_callback(lambda _: self._runs.pop(identity))

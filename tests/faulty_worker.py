@@ -1,0 +1,31 @@
+"""The real worker with an engine that breaks or hangs where a text says so: faults a healthy eSpeak never has."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+
+import handler
+from tts_core.espeak import EspeakEngine
+from tts_core.settings import Settings
+from tts_core.types import AudioChunk, Language, Sampling, Speaker, Utterance
+
+BREAKS = "the engine breaks here"
+HANGS = "the engine hangs here"
+
+
+class FaultyEngine(EspeakEngine):
+    async def speak(
+        self, utterance: Utterance, *, speaker: Speaker, language: Language, speed: float, sampling: Sampling
+    ) -> AsyncGenerator[AudioChunk]:
+        if BREAKS in utterance.text:
+            raise RuntimeError(f"secret: {utterance.text}")
+        if HANGS in utterance.text:
+            await asyncio.Event().wait()
+        stream = super().speak(utterance, speaker=speaker, language=language, speed=speed, sampling=sampling)
+        async for chunk in stream:
+            yield chunk
+
+
+if __name__ == "__main__":
+    settings = Settings.from_env(os.environ)
+    handler.serve(handler.make_handler(handler.build(settings, engine=FaultyEngine())), concurrency=8)
