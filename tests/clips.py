@@ -50,13 +50,16 @@ def encoded(samples: FloatArray, format: AudioFormat = "wav", *, rate_hz: int = 
 def muxed(samples: FloatArray, muxer: str, codec: str, *, rate_hz: int = 48_000, picture: str = "") -> bytes:
     """A file of any container and codec FFmpeg has, stereo; `picture` is the codec of one before the sound."""
     file = io.BytesIO()
+    pixels = "rgb24" if picture == "png" else "yuv420p"
     frame = av.AudioFrame.from_ndarray(np.repeat(samples[None], 2, axis=0), "fltp", "stereo")
     frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), 0
     with av.open(file, "w", format=muxer) as container:
-        pictures = [container.add_stream(name, rate=10, width=32, height=32) for name in [picture] if name]
+        pictures = [
+            container.add_stream(name, rate=10, width=32, height=32, pix_fmt=pixels) for name in [picture] if name
+        ]
         sound = cast(AudioStream, container.add_stream(codec, rate=rate_hz, layout="stereo"))
         for stream in cast(list[VideoStream], pictures):
-            container.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+            container.mux(stream.encode(av.VideoFrame(32, 32, pixels)))
             container.mux(stream.encode(None))
         container.mux(sound.encode(frame))
         container.mux(sound.encode(None))

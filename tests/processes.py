@@ -1,4 +1,4 @@
-"""Processes of a test, found by a variable they were started with: none of them may outlive it."""
+"""Processes of a test and their descendants: none of them may outlive it."""
 
 import asyncio
 import os
@@ -22,13 +22,15 @@ def new_mark() -> dict[str, str]:
 async def end_family(process: asyncio.subprocess.Process, mark: dict[str, str]) -> None:
     """Kill the process and its group, if it has not left by itself.
 
-    raises  ProcessesLeft if any descendant is alive after that; it is killed too
+    process  started with `mark` and in a session of its own
+    raises   ProcessesLeft if any descendant is alive after that; it is killed too. One that has both gone into
+             another session and dropped its environment is not found
     """
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-    left = [pid for pid in _family(mark) if not await _ends(pid, timeout_s=2.0)]
+    left = [pid for pid in await _family(process.pid, mark) if not await _ends(pid, timeout_s=2.0)]
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -36,15 +38,26 @@ async def end_family(process: asyncio.subprocess.Process, mark: dict[str, str]) 
         raise ProcessesLeft(f"process {process.pid} has left {len(left)}")
 
 
-def _family(mark: dict[str, str]) -> list[int]:
-    """One that has ended and is not reaped yet is not found: it has no environment any more."""
-    wanted = f"{MARK}={mark[MARK]}".encode()
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if wanted in environ.read_bytes().split(b"\0"):
-                found.append(int(environ.parent.name))
-    return found
+async def _family(session: int, mark: dict[str, str]) -> list[int]:
+    for _ in range(10):
+        told = {int(folder.name): _belongs(folder, session, mark) for folder in Path("/proc").glob("[0-9]*")}
+        if None not in told.values():
+            break
+        await asyncio.sleep(0.02)  # there is no event for the end of an exec
+    return [pid for pid, belongs in told.items() if belongs]
+
+
+def _belongs(folder: Path, session: int, mark: dict[str, str]) -> bool | None:
+    """None: it is in the middle of an exec, when it has a program but no environment yet."""
+    try:
+        state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        if state == "Z" or int(its_session) == session:
+            return state != "Z"
+        environ = (folder / "environ").read_bytes()
+        (folder / "exe").readlink()  # a thread of the kernel has none, and no environment either
+    except OSError:  # it has ended, or belongs to somebody else
+        return False
+    return f"{MARK}={mark[MARK]}".encode() in environ.split(b"\0") if environ else None
 
 
 async def _ends(pid: int, *, timeout_s: float) -> bool:

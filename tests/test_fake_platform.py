@@ -19,15 +19,16 @@ import asyncio, runpod
 stopped = asyncio.Queue()
 
 async def handler(job):
-    for output in job["input"].get("yields", []):
-        yield output
-    if job["input"].get("hang"):
-        try:
+    try:
+        for output in job["input"].get("yields", []):
+            yield output
+        if job["input"].get("hang"):
             await asyncio.Event().wait()
-        finally:
+        if job["input"].get("who_was_stopped"):
+            yield await stopped.get()
+    finally:  # also when it is stopped at a yield, while the SDK posts the chunk
+        if job["input"].get("hang"):
             stopped.put_nowait(job["id"])
-    if job["input"].get("who_was_stopped"):
-        yield await stopped.get()
 
 if __name__ == "__main__":
     many = lambda current: 4
@@ -98,6 +99,7 @@ async def test_a_cancel_reaches_the_handler_and_nothing_is_posted(platform: Fake
 
 async def test_a_running_job_is_in_the_pings(platform: FakePlatform) -> None:
     job_id = platform.submit({"yields": ["started"], "hang": True})
+    await platform.first_chunk(job_id, timeout_s=30)
     await platform.until(lambda: job_id in platform.ledger.pings, timeout_s=30)
     platform.cancel(job_id)
     await platform.result(platform.submit({"who_was_stopped": True}), timeout_s=30)
@@ -181,6 +183,32 @@ async def test_the_books_know_what_no_worker_should_send() -> None:
         assert "unknown job 'strange'" in platform.ledger.faults[0]
 
 
+async def test_a_progress_update_is_no_result() -> None:
+    async with FakePlatform(hold_s=0.0) as platform, aiohttp.ClientSession() as session:
+        job_id = platform.submit({})
+        await session.get(platform.env()["RUNPOD_WEBHOOK_GET_JOB"])
+        url = platform.env()["RUNPOD_WEBHOOK_POST_OUTPUT"].replace("$ID", job_id)
+        await session.post(url, data='{"status": "IN_PROGRESS", "output": "half"}')
+        job = platform.ledger[job_id]
+        assert (job.progress, job.results, platform.ledger.faults) == (["half"], [], [])
+
+
+async def test_an_unhealthy_worker_is_a_fault() -> None:
+    async with FakePlatform() as platform, aiohttp.ClientSession() as session:
+        await session.get(platform.env()["RUNPOD_WEBHOOK_PING"], params={"status": "unhealthy", "reason": "no GPU"})
+        assert platform.ledger.faults == ["unhealthy: no GPU"]
+
+
+async def test_a_worker_has_nothing_of_our_own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XTTS_ENGINE", "ours")
+    monkeypatch.setenv("RUNPOD_DEBUG_LEVEL", "ours")
+    script = "import os; print(sorted(v for n, v in os.environ.items() if n.startswith(('XTTS_', 'RUNPOD_DEBUG'))))"
+    command, env = [sys.executable, "-c", script], {"XTTS_STORE": "local"}
+    async with FakePlatform() as platform, worker(platform, command, env=env) as running:
+        assert await running.exit_code(timeout_s=30) == 0
+        assert running.log() == "['local']\n"
+
+
 async def test_nothing_of_a_worker_outlives_its_context() -> None:
     script = """
 import os, subprocess, time, urllib.request
@@ -193,8 +221,9 @@ time.sleep(600)
     assert running.process.returncode == -signal.SIGKILL
 
 
-async def test_an_orphan_is_reported() -> None:
-    script = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
+@pytest.mark.parametrize("how", ["start_new_session=True", "env={}"])
+async def test_an_orphan_is_reported(how: str) -> None:
+    script = f"import subprocess; subprocess.Popen(['/bin/sleep', '600'], {how})"
     async with FakePlatform() as platform:
         with pytest.raises(ProcessesLeft):
             async with worker(platform, [sys.executable, "-c", script], env={}) as running:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
 from runpod.serverless.utils import rp_ssrf
 from runpod.serverless.utils.rp_ssrf import safe_get
 
@@ -275,6 +276,34 @@ async def test_a_closed_port_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     _expect_no_secret(await _refusal(f"http://127.0.0.1:{port}/?{SECRET}", expected=ReferenceUnreachable))
+
+
+@pytest.mark.parametrize(
+    ("foreign", "expected"),
+    [
+        (requests.exceptions.InvalidURL(SECRET), ReferenceBlocked),
+        (requests.exceptions.MissingSchema(SECRET), ReferenceBlocked),
+        (rp_ssrf.SSRFError(SECRET), ReferenceBlocked),
+        (requests.exceptions.ConnectTimeout(SECRET), ReferenceUnreachable),
+        (requests.exceptions.ContentDecodingError(SECRET), ReferenceUnreachable),
+        (OSError(SECRET), ReferenceUnreachable),
+    ],
+)
+async def test_every_error_of_the_client_has_its_refusal(foreign: Exception, expected: type[TTSError]) -> None:
+    def failing(url: str, *, stream: bool, timeout: float, max_bytes: int) -> requests.Response:
+        raise foreign
+
+    with pytest.raises(expected) as caught:
+        await fetch("http://example.com/", open_url=failing, timeout_s=5, max_bytes=5)
+    _expect_no_secret(caught.value)
+
+
+async def test_a_mistake_of_ours_is_not_the_servers() -> None:
+    def broken(url: str, *, stream: bool, timeout: float, max_bytes: int) -> requests.Response:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await fetch("http://example.com/", open_url=broken, timeout_s=5, max_bytes=5)
 
 
 async def _refusal(url: str, *, timeout_s: float = 5.0, expected: type[TTSError] = TTSError) -> TTSError:

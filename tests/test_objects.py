@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storage.objects import ObjectFolder, make_private_folder, write_whole
@@ -42,6 +42,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("outside") / "objects"
 
 
+@settings(deadline=None)
 @given(path=PATHS)
 @example(path="audio/t1/a.wav")
 @example(path="audio/t1/../../../escaped")

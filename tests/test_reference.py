@@ -96,9 +96,9 @@ class TestAFile:
     async def test_that_people_have_is_read(self, reader: ReferenceReader, muxer: str, codec: str) -> None:
         expect_the_speech(await self.clip(reader, clips.muxed(STEREO_48K, muxer, codec)))
 
-    @pytest.mark.parametrize(("muxer", "codec"), [("mp4", "aac"), ("webm", "libopus"), ("mov", "aac")])
+    @pytest.mark.parametrize(("muxer", "codec"), [("mp4", "aac"), ("webm", "libopus"), ("mp3", "libmp3lame")])
     async def test_with_pictures_gives_its_sound(self, reader: ReferenceReader, muxer: str, codec: str) -> None:
-        picture = "libvpx" if muxer == "webm" else "mpeg4"
+        picture = {"mp4": "mpeg4", "webm": "libvpx", "mp3": "png"}[muxer]
         expect_the_speech(await self.clip(reader, clips.muxed(STEREO_48K, muxer, codec, picture=picture)))
 
     async def test_at_a_telephones_rate_is_read_and_its_bandwidth_told(self, reader: ReferenceReader) -> None:
@@ -196,6 +196,7 @@ class TestARefusal:
             b"ffconcat version 1.0\nfile /etc/passwd\n",
             clips.encoded(clips.as_float32(np.zeros(0))),
             clips.muxed(STEREO_48K, "mp4", "ac3"),
+            clips.muxed(STEREO_48K, "au", "pcm_s16be"),
             clips.muxed(STEREO_48K, "adts", "aac")[:3],
             clips.muxed(clips.as_float32(STEREO_48K * np.nan), "wav", "pcm_f32le"),
             clips.encoded(clips.speech(5)).replace((24_000).to_bytes(4, "little"), b"\1\0\0\0", 1),

@@ -5,13 +5,12 @@ python -m tests.tiny_xtts DIR --full    30 layers, 1024 wide, 6,681 text tokens:
 """
 
 import argparse
-import itertools
 import logging
 import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -20,11 +19,12 @@ from torch.nn.utils import parametrize
 from TTS.tts.configs.xtts_config import XttsArgs, XttsAudioConfig, XttsConfig
 from TTS.tts.models.xtts import Xtts
 
+from tts_core.types import Language
 from tts_core.xtts.weights import RANDOM_WEIGHTS_MARK
 
 SPEAKERS = ("Nova Noise", "Rémy Random", "Uta Uniform")
 
-LANGUAGE_TAGS = "en de es fr it pt pl tr ru nl cs ar zh-cn hu ko ja hi".split()
+LANGUAGE_TAGS = tuple("zh-cn" if language == "zh" else language for language in get_args(Language))
 
 START_TEXT_ID = 261
 FULL_TEXT_TOKENS = 6681
@@ -40,7 +40,7 @@ LOUDNESS = 0.3
 
 
 def build(directory: Path, *, full: bool = False, seed: int = 0) -> None:
-    """Write config.json, model.pth, vocab.json, speakers_xtts.pth and the RANDOM_WEIGHTS mark; same seed, same files."""
+    """Write config.json, model.pth, vocab.json, speakers_xtts.pth and the RANDOM_WEIGHTS mark; a seed decides all."""
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = vocabulary(full=full)
     config = XttsConfig(
@@ -78,7 +78,7 @@ def build(directory: Path, *, full: bool = False, seed: int = 0) -> None:
 def vocabulary(*, full: bool) -> Tokenizer:
     """A BPE with the special tokens where the official vocabulary has them, the letters, and all Latin pairs merged."""
     characters = {chr(code) for first, last in CHARACTER_RANGES for code in range(first, last)} - {" "}
-    pairs = list(itertools.product(string.ascii_lowercase, repeat=2))
+    pairs = [(first, second) for first in string.ascii_lowercase for second in string.ascii_lowercase]
     names = ["[STOP]", "[UNK]", "[SPACE]", *sorted(characters), *(a + b for a, b in pairs)]
     specials = ["[START]", *(f"[{tag}]" for tag in LANGUAGE_TAGS)]
     names[START_TEXT_ID:START_TEXT_ID] = specials

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import unicodedata
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -135,10 +134,9 @@ class EspeakEngine:
             raise Cancelled("the engine is closed")
 
     async def _spoken(self, text: str, language: Language) -> SpokenText:
-        plain = "".join(_plain(char) for char in text)
         if language != "ja":
-            return SpokenText(plain, plain, range(len(plain)))
-        return await asyncio.get_running_loop().run_in_executor(self._kana_thread, self._kana.read, plain)
+            return SpokenText.of(text)
+        return await asyncio.get_running_loop().run_in_executor(self._kana_thread, self._kana.read, text)
 
     def _render(self, spoken: SpokenText, setting: Setting, post: Callable[[AudioChunk | None], bool]) -> bool:
         """Speak on this thread; True if all of it was spoken. `post(None)` follows in any case."""
@@ -170,8 +168,3 @@ def _setting(speaker: Speaker, *, language: Language, speed: float) -> Setting:
 def _rate_wpm(rate_wpm: float) -> int:
     slowest, fastest = RATE_RANGE_WPM
     return round(min(max(rate_wpm, slowest), fastest))
-
-
-def _plain(char: str) -> str:
-    """A space for what eSpeak may take as an order (control, private use) or cannot read (surrogates, unassigned)."""
-    return " " if unicodedata.category(char) in {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"} else char

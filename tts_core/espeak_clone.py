@@ -39,8 +39,8 @@ def measure(clips: Sequence[ReferenceClip]) -> Speaker:
     raises  ReferenceTooShort if there is less than a second of speech, or none with a pitch
     """
     speech_s = sum(_speech_s(clip) for clip in clips)
-    pitches_hz = np.concatenate([voiced_pitches_hz(clip.samples, clip.sample_rate_hz) for clip in clips] or [[]])
-    if speech_s < MIN_SPEECH_S or not pitches_hz.size:
+    pitches_hz = [hz for clip in clips for hz in voiced_pitches_hz(clip.samples, clip.sample_rate_hz)]
+    if speech_s < MIN_SPEECH_S or not pitches_hz:
         raise ReferenceTooShort(f"the reference has {speech_s:.1f} s of speech; {MIN_SPEECH_S:.0f} s are needed")
     peaks = sum(_syllables(clip) for clip in clips)
     pace = peaks / speech_s

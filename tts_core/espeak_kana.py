@@ -1,11 +1,13 @@
 """Japanese for eSpeak, which reads kana but calls every kanji a "Chinese letter"."""
 
 import re
+from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tts_core.errors import StartupError
-from tts_core.espeak_words import SpokenText
+from tts_core.espeak_words import UNKNOWN, SpokenText
 
 JAPANESE = re.compile(r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 """What pykakasi is given; around emoji and line breaks it repeats words."""
@@ -38,24 +40,30 @@ class KanaReader:
 
     def read(self, text: str) -> SpokenText:
         """The text as words of kana between spaces, each with the place of the word it came from."""
-        spoken, origin, done = "", [], 0
-        for run in JAPANESE.finditer(text):
-            spoken += text[done : run.start()]
+        known = UNKNOWN.sub(" ", text)
+        spoken, origin, done = "", list[int](), 0
+        for run in JAPANESE.finditer(known):
+            spoken += known[done : run.start()]
             origin += range(done, run.start())
-            done = run.start()
-            for written, kana in self._words(run.group()):
+            for start, kana in self._words(run.group()):
                 spoken += kana + " "
-                origin += [done] * (len(kana) + 1)
-                done += len(written)
-        return SpokenText(spoken + text[done:], text, [*origin, *range(done, len(text))])
+                origin += [run.start() + start] * (len(kana) + 1)
+            done = run.end()
+        return SpokenText(spoken + known[done:], text, [*origin, *range(done, len(known))]).divided()
 
-    def _words(self, run: str) -> list[tuple[str, str]]:
-        """The words of a run and how each is spoken; the run as one word if the reader loses a part of it."""
+    def _words(self, run: str) -> Iterator[tuple[int, str]]:
+        """Start and kana of each word of a run; what the reader loses (rare kanji) stays as it is."""
         self._kakasi = self._kakasi or _load()
-        words = [(str(word["orig"]), str(word["hira"])) for word in self._kakasi.convert(run)]
-        if "".join(written for written, _ in words) != run:
-            return [(run, run)]
-        return [(written, _spoken(written, kana)) for written, kana in words]
+        done = 0
+        for word in self._kakasi.convert(run):
+            start = run.find(word["orig"], done)
+            if start > done:
+                yield done, run[done:start]
+            if start >= 0:
+                done = start + len(word["orig"])
+                yield start, _spoken(word["orig"], word["hira"])
+        if done < len(run):
+            yield done, run[done:]
 
 
 def _spoken(written: str, kana: str) -> str:
@@ -69,6 +77,4 @@ def _spoken(written: str, kana: str) -> str:
 
 
 def _load() -> Any:
-    import pykakasi
-
-    return pykakasi.kakasi()
+    return import_module("pykakasi").kakasi()

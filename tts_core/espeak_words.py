@@ -27,7 +27,7 @@ UNKNOWN = re.compile(
 """What becomes a space: eSpeak 1.52 overruns its buffers on single characters of other scripts (U+28FF in Arabic)."""
 
 LONG_WORD = re.compile(r"\S{40}(?=\S)")
-"""Divided, because eSpeak overruns its buffers on words it must spell out (94 characters of ASCII in Spanish)."""
+"""Divided, because eSpeak overruns its buffers on some long ones (English "s's's's" and so on)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,18 @@ class SpokenText:
     source: str
     origin: Sequence[int]
 
-
     @classmethod
     def of(cls, source: str) -> Self:
         """What eSpeak may be given of a text: no orders, no script it does not know, no endless word."""
-        known = UNKNOWN.sub(" ", source)
-        breaks = [word.end() for word in LONG_WORD.finditer(known)]
-        origin = np.insert(np.arange(len(known)), breaks, breaks)
-        return cls(LONG_WORD.sub(r"\g<0> ", known), source, origin.tolist())
+        return cls(UNKNOWN.sub(" ", source), source, range(len(source))).divided()
+
+    def divided(self) -> Self:
+        """The same with spaces in long words."""
+        breaks = [word.end() for word in LONG_WORD.finditer(self.text)]
+        origin = (
+            np.insert(np.asarray(self.origin), breaks, [self.origin[at] for at in breaks]) if breaks else self.origin
+        )
+        return type(self)(LONG_WORD.sub(r"\g<0> ", self.text), self.source, [int(at) for at in origin])
 
 
 class WordTimer:

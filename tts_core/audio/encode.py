@@ -36,11 +36,7 @@ class _Codec:
 CODECS: dict[AudioFormat, _Codec] = {
     "wav": _Codec("s16le", "pcm_s16le", "audio/wav"),  # the header is ours: FFmpeg's grows with its tags
     "pcm": _Codec("s16le", "pcm_s16le", "audio/pcm"),
-    # A Xing frame holds totals that are only known at the end, in the bytes sent first.
-    "mp3": _Codec(
-        "mp3", "libmp3lame", "audio/mpeg", "fltp", 64_000,
-        muxer_options={"write_xing": "0", "id3v2_version": "0"},
-    ),
+    "mp3": _Codec("mp3", "libmp3lame", "audio/mpeg", "fltp", 64_000, muxer_options={"id3v2_version": "0"}),
     "opus": _Codec(
         "ogg", "libopus", "audio/ogg", "flt", 48_000,
         rates_hz=(8000, 16000, 24000, 48000),
@@ -52,8 +48,8 @@ CODECS: dict[AudioFormat, _Codec] = {
     "alaw": _Codec("alaw", "pcm_alaw", "audio/PCMA", default_rate_hz=8000),
 }  # fmt: skip
 
-MUXER_OPTIONS = {"fflags": "flush_packets+bitexact"}
-"""Flush: a muxer keeps 32 KiB back otherwise. Bit exact: the same samples are the same file (Ogg draws a serial)."""
+MUXER_OPTIONS = {"fflags": "bitexact"}
+"""So that the same samples are the same file: Ogg would draw a serial number."""
 
 WAV_HEADER_BYTES = 44
 UNKNOWN_SIZE = 0xFFFFFFFF

@@ -14,8 +14,8 @@ from tts_core.store import Objects
 from tts_core.synthesizer import Manner, Spoken
 from tts_core.types import Utterance
 
-FIRST_CHUNK_S = 0.2
-MAX_CHUNK_S = 6.0
+FIRST_CHUNK_S = 0.1
+MAX_CHUNK_S = 6.4
 """A streamed chunk is held until it is this long, doubling from the first one: each post to RunPod costs a round
 trip, and an engine at twice real time or better makes the next chunk while this one plays."""
 

@@ -30,6 +30,10 @@ FINGERPRINT_BYTES = 1_000_000
 """Of each end of a .pth: its start holds the names and shapes, its end the zip directory with every tensor's CRC."""
 
 
+MAX_REASON_CHARS = 1000
+"""Of torch's list of tensors that do not fit: a model of another depth has hundreds."""
+
+
 class _Inert:
     """Stands for the config classes that the official model.pth pickles: takes any state, does nothing."""
 
@@ -49,11 +53,11 @@ INERT_GLOBALS: list[Any] = [
     defaultdict,
     dict,
 ]
-"""All that a model.pth may name beside what tensors need. Source: the allow-list of coqui-tts 0.28 for the same file."""
+"""All that a .pth may name beside what tensors need. Source: the allow-list of coqui-tts 0.28 for the official file."""
 
 
 class _NoRandomFill(TorchFunctionMode):
-    """Leaves new tensors unfilled: a random start that the checkpoint overwrites takes 8 of 13 s of loading."""
+    """Leaves new tensors unfilled: the random start, which the checkpoint replaces, takes 8 s for the real model."""
 
     FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_"})
 
@@ -109,7 +113,7 @@ def _both_ends(path: Path) -> bytes:
 def _tokenizer(path: Path) -> VoiceBpeTokenizer:
     try:
         tokenizer = VoiceBpeTokenizer(vocab_file=path)
-    except Exception as exc:  # noqa: BLE001 the tokenizers library raises Exception itself
+    except Exception as exc:  # what the tokenizers library raises is Exception itself
         raise StartupError(f"{path.name} cannot be read: {exc}") from exc
     if missing := [name for name in ("[START]", "[STOP]") if tokenizer.tokenizer.token_to_id(name) is None]:
         raise StartupError(f"{path.name} lacks the tokens {', '.join(missing)}")
@@ -136,7 +140,7 @@ def _unpickle(path: Path) -> Any:
         except pickle.UnpicklingError as exc:
             raise StartupError(f"{path.name} was refused: {_refused_globals(path) or exc}") from exc
         except (RuntimeError, EOFError, OSError, ValueError) as exc:
-            raise StartupError(f"{path.name} cannot be read: {exc}") from exc
+            raise StartupError(f"{path.name} is damaged or no file of torch.save ({type(exc).__name__})") from exc
 
 
 def _refused_globals(path: Path) -> str:
@@ -155,14 +159,14 @@ def _model_tensors(saved: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for saved_name, tensor in saved.items():
         name = saved_name.removeprefix("xtts.")  # coqui's trainer wraps the model
         if not name.startswith(TRAINER_ONLY + ALIASES):
-            yield name, tensor
+            yield name, tensor.float()  # half precision would be taken over as it is
 
 
 def _fill(model: Xtts, tensors: dict[str, Tensor]) -> None:
     try:
-        model.load_state_dict(tensors, strict=True)
+        model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as exc:  # torch names each missing, unexpected and misshapen tensor
-        raise StartupError(f"model.pth does not fit config.json: {exc}") from exc
+        raise StartupError(f"model.pth does not fit config.json: {str(exc)[:MAX_REASON_CHARS]}") from exc
 
 
 def _fold_weight_norm(module: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Where the weights of XTTS-v2 lie, and whether the operator may use them. Knows no torch: eSpeak workers ask it too."""
+"""Where the weights of XTTS-v2 lie, and whether they may be used. Knows no torch: a worker without any asks it too."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,18 +18,22 @@ RUNPOD_VOLUME = Path("/runpod-volume")
 """Where RunPod mounts both its cached models and a network volume."""
 
 
-def find(
-    model_path: Path | None, *, baked: Path = BAKED_FOLDER, runpod_volume: Path = RUNPOD_VOLUME
-) -> Path | None:
+def find(model_path: Path | None, *, baked: Path = BAKED_FOLDER, runpod_volume: Path = RUNPOD_VOLUME) -> Path | None:
     """The folder of the model: `model_path`, baked, RunPod's cached model, network volume; None if there is none.
 
-    raises  StartupError if `model_path`, or the first folder with any file of a model, lacks others
+    raises  StartupError if `model_path`, or the first place with any file of a model, lacks others
     """
     if model_path is not None:
-        return _complete(model_path)
-    candidates = (baked, *_cached_snapshots(runpod_volume), runpod_volume / "xtts_v2")
-    present = next((folder for folder in candidates if len(_missing(folder)) < len(REQUIRED_FILES)), None)
-    return None if present is None else _complete(present)
+        return _complete(model_path, place="XTTS_MODEL_PATH")
+    candidates = (
+        ("the model folder of the image", baked),
+        *(("RunPod's cached model", snapshot) for snapshot in _cached_snapshots(runpod_volume)),
+        ("xtts_v2 on the network volume", runpod_volume / "xtts_v2"),
+    )
+    for place, folder in candidates:
+        if len(_missing(folder)) < len(REQUIRED_FILES):
+            return _complete(folder, place=place)
+    return None
 
 
 def require_licence(folder: Path, *, agreed: bool) -> None:
@@ -46,9 +50,9 @@ def _missing(folder: Path) -> list[str]:
     return [name for name in REQUIRED_FILES if not (folder / name).is_file()]
 
 
-def _complete(folder: Path) -> Path:
+def _complete(folder: Path, *, place: str) -> Path:
     if missing := _missing(folder):
-        raise StartupError(f"the XTTS-v2 folder {str(folder)!r} lacks {', '.join(missing)}")
+        raise StartupError(f"{place} lacks {', '.join(missing)}")
     return folder
 
 
