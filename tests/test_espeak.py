@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,6 +201,19 @@ def test_a_text_that_brings_espeak_down_takes_nothing_else_with_it() -> None:
         with pytest.raises(TextUnspeakable):
             library.render(text, Setting(voice), deliver=lambda block: True)
         assert library.render(SpokenText.of(text).text, Setting(voice), deliver=lambda block: True)
+
+
+async def test_the_child_knows_none_of_our_secrets(engine: EspeakEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, str]] = []
+    original = subprocess.Popen
+
+    def spying(*args: Any, **options: Any) -> Any:
+        seen.append(options["env"])
+        return original(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", spying)
+    await say(engine, "Hello.")
+    assert seen == [{}]
 
 
 def test_what_espeak_cannot_take_is_left_out_without_losing_its_place() -> None:

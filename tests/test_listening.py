@@ -154,7 +154,7 @@ async def test_a_minute_is_judged_in_bounded_memory(engine: EspeakEngine) -> Non
     faults = dtw_faults(heard, reference, 24_000, expected_rate_hz=RATE_HZ)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak_bytes < 150e6
+    assert peak_bytes < 75e6
     assert total_s(faults, "missing") > 0.8
     assert total_s(faults, "extra") == 0
 

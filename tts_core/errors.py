@@ -202,7 +202,10 @@ class Overloaded(TTSError):
 
 
 class StoreUnavailable(TTSError):
-    """The backend did not answer; the driver's exception is `__cause__`."""
+    """The backend did not answer.
+
+    The driver's exception is `__cause__`.
+    """
 
     code = "store_unavailable"
     retryable = True

@@ -98,7 +98,8 @@ class EspeakEngine:
     ) -> AsyncGenerator[AudioChunk]:
         """See SpeechEngine.
 
-        raises  VoiceNotFound if the speaker is not one of this engine; Cancelled if the engine is closed meanwhile
+        raises  VoiceNotFound if the speaker is not one of this engine; TextUnspeakable if the text brings eSpeak
+                down, which may be after a part of it was spoken; Cancelled if the engine is closed meanwhile
         """
         setting = _setting(speaker, language=language, speed=speed)
         self._refuse_if_closed()

@@ -7,6 +7,7 @@ First a line: version and sample rate. Then one frame for each callback: the num
 """
 
 import ctypes
+import os
 import resource
 import struct
 import sys
@@ -21,7 +22,7 @@ MEMORY_BYTES = 1 << 30
 
 SYNCHRONOUS = 2
 DONT_EXIT = 0x8000
-PLAIN_UTF8 = 1
+PLAIN_UTF8 = 0x101
 """Flags of `espeak_Synth`: UTF-8 and neither SSML (0x10) nor [[phonemes]] (0x100)."""
 RATE, PITCH = 1, 3
 WORD_EVENT, END_EVENT = 1, 5
@@ -57,7 +58,7 @@ class Speaker:
     def __init__(self, library_path: str, data_path: str, out: BinaryIO) -> None:
         self._out = out
         self._library = ctypes.CDLL(library_path)
-        rate_hz = self._library.espeak_Initialize(SYNCHRONOUS, BLOCK_MS, data_path.encode(), DONT_EXIT)
+        rate_hz = self._library.espeak_Initialize(SYNCHRONOUS, BLOCK_MS, os.fsencode(data_path), DONT_EXIT)
         if rate_hz <= 0:
             raise SystemExit(f"espeak_Initialize answered {rate_hz}")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(0))  # breathy variants draw noise, seeded with the time

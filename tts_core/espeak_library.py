@@ -94,7 +94,8 @@ class EspeakLibrary:
         options = (setting.voice, str(setting.rate_wpm), str(setting.pitch))
         command = (sys.executable, "-I", "-S", str(CHILD), *self._paths, *options)
         pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere) as child:  # noqa: S603 - no shell
+        # an empty environment: the child reads hostile text, and ours holds keys
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, env={}) as child:  # noqa: S603
             try:
                 _send(child, text.encode())
                 yield child
