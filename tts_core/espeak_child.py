@@ -22,7 +22,7 @@ MEMORY_BYTES = 1 << 30
 
 SYNCHRONOUS = 2
 DONT_EXIT = 0x8000
-PLAIN_UTF8 = 0x101
+PLAIN_UTF8 = 1
 """Flags of `espeak_Synth`: UTF-8 and neither SSML (0x10) nor [[phonemes]] (0x100)."""
 RATE, PITCH = 1, 3
 WORD_EVENT, END_EVENT = 1, 5

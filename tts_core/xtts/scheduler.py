@@ -1,0 +1,191 @@
+"""What the engine does next. Pure rules: no torch, no thread, no clock (time is an argument).
+
+One step is always in flight ahead of the commit, so a sequence may be asked for one code more than it turns out to
+need; the code is drawn and thrown away. Whoever takes its slot is launched later, so the device keeps them apart.
+"""
+
+from collections import Counter
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+from tts_core.errors import Overloaded
+from tts_core.xtts.sequence import Sequence
+
+MAX_PREFILL = 8
+"""Prompts in one step: it stalls everybody's decoding for as long as it takes."""
+
+MAX_WINDOWS = 8
+"""Vocoder windows in one step."""
+
+STREAM_SHARE = 4
+"""One slot in so many is kept for streams: a book cannot take all of them."""
+
+RETRY_AFTER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Take the prompts of new sequences into their slots; each draws its first code."""
+
+    sequences: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """One code more for each."""
+
+    sequences: tuple[Sequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Latents `start..stop` of a sequence become audio.
+
+    last  nothing follows, so nothing waits for its right side
+    """
+
+    sequence: Sequence
+    start: int
+    stop: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vocode:
+    windows: tuple[Window, ...]
+
+
+Step = Prefill | Decode | Vocode
+
+
+class Scheduler:
+    """Decides whose turn it is: listeners that run dry first, fairly between tenants."""
+
+    def __init__(self, *, slots: int, max_waiting: int) -> None:
+        """slots: KV rows, at least 1; max_waiting: sequences that may wait for one."""
+        self._free = set(range(slots))
+        self._slots = slots
+        self._for_streams = slots // STREAM_SHARE
+        self._max_waiting = max_waiting
+        self._waiting: list[Sequence] = []
+        self._live: list[Sequence] = []
+        self._arrivals = 0
+        self._prefilled_last = False
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._live
+
+    @property
+    def live(self) -> int:
+        """Sequences that hold a slot or have audio to be made."""
+        return len(self._live)
+
+    def add(self, sequence: Sequence) -> None:
+        """raises  Overloaded if the waiting room is full"""
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded(f"{self._max_waiting} utterances are waiting; try again in {RETRY_AFTER_S:.0f} s")
+        self._arrivals += 1
+        sequence.arrived = self._arrivals
+        self._waiting.append(sequence)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Forget it, whatever it is doing; its slot is free for the next step."""
+        if sequence.ending is None or not sequence.is_vocoded:
+            sequence.ending = "cancelled"
+        self._waiting = [waiting for waiting in self._waiting if waiting is not sequence]
+        self._retire(sequence)
+
+    def next_step(self, *, now_s: float) -> Step | None:
+        """The step to launch now; None if all that can be done depends on steps in flight."""
+        if streamed := self._windows(streamed=True):
+            return self._vocode(streamed)
+        decoding = tuple(sequence for sequence in self._live if sequence.can_decode)
+        # Two prefills in a row would hold up those who decode.
+        if not (self._prefilled_last and decoding) and (admitted := self._admit(now_s)):
+            self._prefilled_last = True
+            return Prefill(admitted)
+        self._prefilled_last = False
+        windows = self._windows(streamed=False)
+        if windows and (not decoding or len(windows) >= MAX_WINDOWS):
+            return self._vocode(windows)
+        for sequence in decoding:
+            sequence.launched += 1
+        return Decode(decoding) if decoding else None
+
+    def commit(self, step: Step, codes: Many[int] = ()) -> tuple[Sequence, ...]:
+        """Take in what a step brought; returns the sequences that have just ended and left their slot.
+
+        codes  one per sequence of a Prefill or Decode, in its order
+        """
+        if isinstance(step, Vocode):
+            return ()
+        for sequence, code in zip(step.sequences, codes, strict=True):
+            sequence.read(code)
+        ended = tuple(s for s in step.sequences if s.ending is not None and s.slot is not None)
+        for sequence in ended:
+            self._release(sequence)
+        return ended
+
+    def check_integrity(self) -> None:
+        """Every slot is free or held by exactly one live sequence."""
+        held = [sequence.slot for sequence in self._live if sequence.slot is not None]
+        assert len(set(held)) == len(held)
+        assert self._free.isdisjoint(held)
+        assert len(self._free) + len(held) == self._slots
+
+    def _admit(self, now_s: float) -> tuple[Sequence, ...]:
+        """Fill free slots from the waiting room, lowest first: the fewer rows in use, the cheaper a step."""
+        admitted: list[Sequence] = []
+        while len(admitted) < MAX_PREFILL and (sequence := self._next_in_turn(now_s)) is not None:
+            self._waiting.remove(sequence)
+            sequence.slot = min(self._free)
+            self._free.remove(sequence.slot)
+            sequence.launched = 1
+            self._live.append(sequence)
+            admitted.append(sequence)
+        return tuple(admitted)
+
+    def _next_in_turn(self, now_s: float) -> Sequence | None:
+        free = len(self._free)
+        may = [s for s in self._waiting if free > (0 if s.is_streamed else self._for_streams)]
+        if not may:
+            return None
+        held = Counter(sequence.tenant for sequence in self._live if sequence.slot is not None)
+        tenants = {sequence.tenant for sequence in self._waiting} | set(held)
+        fair_share = self._slots / len(tenants)
+
+        def turn(sequence: Sequence) -> tuple[bool, float, int, int]:
+            holds = held[sequence.tenant]
+            # A deadline already missed is no better than one missed now: late streams go by share, then arrival.
+            return holds >= fair_share, max(sequence.deadline_s, now_s), holds, sequence.arrived
+
+        return min(may, key=turn)
+
+    def _windows(self, *, streamed: bool) -> list[Window]:
+        ready = [s for s in self._live if s.window_is_ready and s.is_streamed == streamed]
+        ready.sort(key=lambda sequence: (sequence.deadline_s, sequence.arrived))
+        return [_window(sequence) for sequence in ready[:MAX_WINDOWS]]
+
+    def _vocode(self, windows: list[Window]) -> Vocode:
+        for window in windows:
+            window.sequence.windowed = window.stop
+            window.sequence.windows += 1
+            window.sequence.is_vocoded = window.last
+            if window.last:
+                self._retire(window.sequence)
+        return Vocode(tuple(windows))
+
+    def _retire(self, sequence: Sequence) -> None:
+        self._release(sequence)
+        self._live = [live for live in self._live if live is not sequence]
+
+    def _release(self, sequence: Sequence) -> None:
+        if sequence.slot is not None:
+            self._free.add(sequence.slot)
+            sequence.slot = None
+
+
+def _window(sequence: Sequence) -> Window:
+    last = sequence.ending is not None
+    return Window(sequence, start=sequence.windowed, stop=len(sequence.codes), last=last)

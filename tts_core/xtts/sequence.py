@@ -1,0 +1,75 @@
+"""One utterance on its way through the engine as the scheduler sees it: numbers, no tensors."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Ending = Literal["stop", "budget", "cancelled"]
+
+FIRST_WINDOWS_CODES = (8, 12, 20)
+LATER_WINDOWS_CODES = 40
+"""Codes between two vocoder windows: the first is heard soonest (0.17 s of audio, as its right context is held back),
+later ones waste less on context."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """What was asked for, and how far it is.
+
+    tenant       whose turn it uses up
+    max_codes    budget; the code that reaches it is the last one
+    stop_code    the code that ends the utterance by itself
+    due_s        when its listener runs dry before the first sample; inf for whole jobs
+    arrived      order of arrival
+    slot         KV row, from prefill to the end
+    launched     codes asked of the device, those not read yet included
+    codes        codes read so far, the stop code included; there is one latent for each
+    windowed     codes whose latents were handed to the vocoder
+    spoken_s     seconds of audio delivered
+    """
+
+    tenant: str
+    max_codes: int
+    stop_code: int
+    due_s: float = math.inf
+    arrived: int = 0
+    slot: int | None = None
+    launched: int = 0
+    codes: list[int] = field(default_factory=list)
+    windowed: int = 0
+    windows: int = 0
+    spoken_s: float = 0.0
+    ending: Ending | None = None
+    is_vocoded: bool = False
+
+    @property
+    def deadline_s(self) -> float:
+        """When the listener runs dry after all that was delivered."""
+        return self.due_s + self.spoken_s
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.due_s < math.inf
+
+    @property
+    def can_decode(self) -> bool:
+        return self.slot is not None and self.ending is None and 0 < self.launched < self.max_codes
+
+    @property
+    def window_is_ready(self) -> bool:
+        """Enough new codes for the next window, or the end has come and its window has not."""
+        if self.is_vocoded or self.ending == "cancelled":
+            return False
+        sizes = FIRST_WINDOWS_CODES
+        wanted = sizes[self.windows] if self.windows < len(sizes) else LATER_WINDOWS_CODES
+        return self.ending is not None or len(self.codes) - self.windowed >= wanted
+
+    def read(self, code: int) -> None:
+        """A code has come back from the device; those drawn after the end are nobody's."""
+        if self.ending is not None:
+            return
+        self.codes.append(code)
+        if code == self.stop_code:
+            self.ending = "stop"
+        elif len(self.codes) == self.max_codes:
+            self.ending = "budget"
