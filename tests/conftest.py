@@ -1,6 +1,14 @@
 """What every test shares: a skip is a failure, and nothing is read from the machine's own settings."""
 
+import os
+
+import hypothesis
 import pytest
+
+# CI looks at the same examples every time; a developer's machine looks for new ones.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from tts_core.errors import Cancelled, ReferenceTooShort, StartupError, TextUnspeakable, VoiceNotFound
-from tts_core.espeak import LANGUAGE_VOICES, VARIANTS, EspeakEngine
-from tts_core.espeak_clone import measure, voiced_pitches_hz
-from tts_core.espeak_kana import KanaReader
-from tts_core.espeak_library import Block, EspeakLibrary, Mark, Setting
-from tts_core.espeak_words import SpokenText, WordTimer
+from tts_core.espeak import EspeakEngine
+from tts_core.espeak.clone import measure, voiced_pitches_hz
+from tts_core.espeak.engine import LANGUAGE_VOICES, VARIANTS
+from tts_core.espeak.kana import KanaReader
+from tts_core.espeak.library import Block, EspeakLibrary, Mark, Setting
+from tts_core.espeak.words import SpokenText, WordTimer
 from tts_core.types import (
     AudioChunk,
     ClipReport,

@@ -120,7 +120,7 @@ def token_at(text: str, position: int) -> str:
 def cluster_at(text: str, position: int) -> str:
     """What a mark at `position` belongs to: all that joins around it, and the character before that."""
     start = position
-    while start > 0 and joins(text[start]) and not text[start - 1].isspace():
+    while start > 0 and (joins(text[start]) or text[start - 1] == "\u200d") and not text[start - 1].isspace():
         start -= 1
     end = position
     while end < len(text) and joins(text[end]):

@@ -91,7 +91,8 @@ async def test_a_whole_job_is_one_event_with_its_audio(worker: Worker) -> None:
     assert result["duration"] == pytest.approx(0.3)
     assert len(samples_of(audio_of([result]))) == 7200
     (row,) = await worker.usage()
-    assert (row.status, row.audio_seconds, row.input_chars) == ("success", pytest.approx(0.3), 3)
+    assert (row.status, row.input_chars) == ("success", 3)
+    assert row.audio_seconds == pytest.approx(0.3)
     assert json.loads(row.metadata) == {"a": 1}
 
 

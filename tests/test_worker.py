@@ -60,7 +60,7 @@ class Site:
 
 
 def wav_seconds(wav: bytes) -> float:
-    return soundfile.info(io.BytesIO(wav)).duration
+    return float(soundfile.info(io.BytesIO(wav)).duration)
 
 
 def bytes_of(event: dict[str, Any]) -> bytes:

@@ -169,7 +169,8 @@ class Gpt:
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[n, positions, 3 * width] -> three [n, heads, positions, head_width]"""
-        split = qkv.unflatten(2, (3, self.sizes.heads, self.sizes.head_width)).permute(2, 0, 3, 1, 4)
+        shape = (*qkv.shape[:2], 3, self.sizes.heads, self.sizes.head_width)
+        split = qkv.reshape(shape).permute(2, 0, 3, 1, 4)
         return split[0], split[1], split[2]
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""Says one text with eSpeak NG and ends; `espeak_library` starts it. Standard library only, and no import of ours.
+"""Says one text with eSpeak NG and ends; `library` starts it. Standard library only, and no import of ours.
 
-    python -I -S espeak_child.py LIBRARY DATA VOICE RATE_WPM PITCH < text > frames
+    python -I -S child.py LIBRARY DATA VOICE RATE_WPM PITCH < text > frames
 
 First a line: version and sample rate. Then one frame for each callback: the number of samples and of marks
 (two int32), the marks (three int32 each: event type, character counted from 0, sample), the samples (int16).

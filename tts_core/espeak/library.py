@@ -18,10 +18,10 @@ from typing import IO, Literal
 import numpy as np
 
 from tts_core.errors import StartupError, TextUnspeakable
-from tts_core.espeak_child import WORD_EVENT
+from tts_core.espeak.child import WORD_EVENT
 from tts_core.types import FloatArray
 
-CHILD = Path(__file__).with_name("espeak_child.py")
+CHILD = Path(__file__).with_name("child.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _output(child: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 def _blocks(output: IO[bytes]) -> Iterator[Block]:
-    """Every whole frame, see `espeak_child`."""
+    """Every whole frame, see `child`."""
     while len(head := output.read(8)) == 8:
         samples, marks = struct.unpack("=ii", head)
         body = output.read(12 * marks + 2 * samples)

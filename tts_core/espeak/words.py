@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from tts_core.espeak_library import Block, Mark
+from tts_core.espeak.library import Block, Mark
 from tts_core.types import FloatArray, WordTiming
 
 SILENCE = 10 ** (-50 / 20)

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tts_core.errors import Cancelled, VoiceNotFound
-from tts_core.espeak_clone import NORMAL_RATE_WPM, measure, rate_wpm_for, variant_for
-from tts_core.espeak_kana import KanaReader, reader_version
-from tts_core.espeak_library import Block, EspeakLibrary, Setting
-from tts_core.espeak_words import SpokenText, WordTimer
+from tts_core.espeak.clone import NORMAL_RATE_WPM, measure, rate_wpm_for, variant_for
+from tts_core.espeak.kana import KanaReader, reader_version
+from tts_core.espeak.library import Block, EspeakLibrary, Setting
+from tts_core.espeak.words import SpokenText, WordTimer
 from tts_core.types import AudioChunk, BuiltinVoice, Language, ReferenceClip, Sampling, Speaker, Utterance
 
 OUR_REVISION = 1

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tts_core.errors import StartupError
-from tts_core.espeak_words import UNKNOWN, SpokenText
+from tts_core.espeak.words import UNKNOWN, SpokenText
 
 JAPANESE = re.compile(r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 """What pykakasi is given; around emoji and line breaks it repeats words."""
