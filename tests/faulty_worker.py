@@ -7,22 +7,19 @@ from collections.abc import AsyncGenerator
 import handler
 from tts_core.espeak import EspeakEngine
 from tts_core.settings import Settings
-from tts_core.types import AudioChunk, Language, Sampling, Speaker, Utterance
+from tts_core.types import Audience, AudioChunk, Manner, Utterance
 
 BREAKS = "the engine breaks here"
 HANGS = "the engine hangs here"
 
 
 class FaultyEngine(EspeakEngine):
-    async def speak(
-        self, utterance: Utterance, *, speaker: Speaker, language: Language, speed: float, sampling: Sampling
-    ) -> AsyncGenerator[AudioChunk]:
+    async def speak(self, utterance: Utterance, manner: Manner, audience: Audience) -> AsyncGenerator[AudioChunk]:
         if BREAKS in utterance.text:
             raise RuntimeError(f"secret: {utterance.text}")
         if HANGS in utterance.text:
             await asyncio.Event().wait()
-        stream = super().speak(utterance, speaker=speaker, language=language, speed=speed, sampling=sampling)
-        async for chunk in stream:
+        async for chunk in super().speak(utterance, manner, audience):
             yield chunk
 
 

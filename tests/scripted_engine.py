@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 
 from tts_core.types import (
+    Audience,
     AudioChunk,
     BuiltinVoice,
     FloatArray,
     Language,
+    Manner,
     ReferenceClip,
-    Sampling,
     Speaker,
     Utterance,
     WordTiming,
@@ -36,6 +37,7 @@ class ScriptedEngine:
         self.gate = asyncio.Event()
         self.active = 0
         self.started: list[str] = []
+        self.audiences: list[Audience] = []
         self.chunks_made = 0
 
     def voices(self) -> Sequence[BuiltinVoice]:
@@ -47,9 +49,8 @@ class ScriptedEngine:
     async def clone(self, clips: Sequence[ReferenceClip]) -> Speaker:
         return Speaker(conditioning={"seconds": np.array([clip.report.duration_s for clip in clips], np.float32)})
 
-    async def speak(
-        self, utterance: Utterance, *, speaker: Speaker, language: Language, speed: float, sampling: Sampling
-    ) -> AsyncGenerator[AudioChunk]:
+    async def speak(self, utterance: Utterance, manner: Manner, audience: Audience) -> AsyncGenerator[AudioChunk]:
+        self.audiences.append(audience)
         self.active += 1
         self.started.append(utterance.text)
         try:

@@ -19,12 +19,13 @@ from tts_core.espeak.kana import KanaReader
 from tts_core.espeak.library import Block, EspeakLibrary, Mark, Setting
 from tts_core.espeak.words import SpokenText, WordTimer
 from tts_core.types import (
+    Audience,
     AudioChunk,
     ClipReport,
     FloatArray,
     Language,
+    Manner,
     ReferenceClip,
-    Sampling,
     Speaker,
     Utterance,
     WordTiming,
@@ -65,7 +66,7 @@ async def say(
 ) -> AudioChunk:
     """All chunks of one utterance as one."""
     utterance = Utterance(text, 0, len(text))
-    stream = engine.speak(utterance, speaker=speaker, language=language, speed=speed, sampling=Sampling())
+    stream = engine.speak(utterance, Manner(speaker, language, speed), Audience())
     chunks = [chunk async for chunk in stream]
     words = tuple(word for chunk in chunks for word in chunk.words)
     return AudioChunk(np.concatenate([chunk.samples for chunk in chunks]), words)
@@ -135,7 +136,7 @@ async def test_nothing_is_left_behind(engine: EspeakEngine) -> None:
 
 async def test_audio_arrives_in_blocks(engine: EspeakEngine) -> None:
     text = TEXTS["en"]
-    stream = engine.speak(Utterance(text, 0, len(text)), speaker=NOVA, language="en", speed=1.0, sampling=Sampling())
+    stream = engine.speak(Utterance(text, 0, len(text)), Manner(NOVA, "en"), Audience())
     sizes = [len(chunk.samples) async for chunk in stream]
     assert len(sizes) > 8
     assert max(sizes) <= engine.sample_rate_hz // 4 + 1
@@ -153,7 +154,7 @@ async def test_closing_the_stream_stops_the_work(engine: EspeakEngine, monkeypat
 
     monkeypatch.setattr(WordTimer, "feed", counting)
     text = "This sentence goes on and on without ever coming to an end. " * 200
-    stream = engine.speak(Utterance(text, 0, len(text)), speaker=NOVA, language="en", speed=1.0, sampling=Sampling())
+    stream = engine.speak(Utterance(text, 0, len(text)), Manner(NOVA, "en"), Audience())
     await anext(stream)
     await stream.aclose()
     stopped_at = blocks
@@ -165,7 +166,7 @@ async def test_closing_the_stream_stops_the_work(engine: EspeakEngine, monkeypat
 async def test_closing_the_engine_cuts_short_and_refuses() -> None:
     engine = EspeakEngine(threads=1)
     text = "This sentence goes on and on without ever coming to an end. " * 200
-    stream = engine.speak(Utterance(text, 0, len(text)), speaker=NOVA, language="en", speed=1.0, sampling=Sampling())
+    stream = engine.speak(Utterance(text, 0, len(text)), Manner(NOVA, "en"), Audience())
     await anext(stream)
     await engine.close()
     with pytest.raises(Cancelled):
@@ -254,7 +255,7 @@ async def test_a_word_ends_before_the_pause_after_it(engine: EspeakEngine) -> No
 
 async def test_words_are_told_by_the_time_they_have_sounded(engine: EspeakEngine) -> None:
     text = TEXTS["en"]
-    stream = engine.speak(Utterance(text, 0, len(text)), speaker=NOVA, language="en", speed=1.0, sampling=Sampling())
+    stream = engine.speak(Utterance(text, 0, len(text)), Manner(NOVA, "en"), Audience())
     heard_s = 0.0
     async for chunk in stream:
         heard_s += len(chunk.samples) / engine.sample_rate_hz

@@ -9,7 +9,7 @@ import pytest
 
 from tests.listening import Fault, dtw_faults, heard_words, resample, word_errors, words_of
 from tts_core.espeak import EspeakEngine
-from tts_core.types import FloatArray, Language, Sampling, Speaker, Utterance
+from tts_core.types import Audience, FloatArray, Language, Manner, Speaker, Utterance
 
 RATE_HZ = 22_050
 
@@ -58,8 +58,8 @@ class Reader:
 
     async def at_once(self, text: str) -> FloatArray:
         utterance = Utterance(text, 0, len(text))
-        speaker, sampling = Speaker(self.voice), Sampling()
-        stream = self.engine.speak(utterance, speaker=speaker, language=self.language, speed=1.0, sampling=sampling)
+        speaker = Speaker(self.voice)
+        stream = self.engine.speak(utterance, Manner(speaker, self.language), Audience())
         return np.concatenate([chunk.samples async for chunk in stream])
 
     async def by_sentence(self, sentences: tuple[str, ...], *, pause_s: float = 0.5) -> FloatArray:

@@ -15,7 +15,7 @@ import soundfile
 from tests.listening import dtw_faults, heard_words, word_errors
 from tts_core.audio.reference import ReferenceReader
 from tts_core.espeak import EspeakEngine
-from tts_core.types import FloatArray, Sampling, Utterance
+from tts_core.types import Audience, FloatArray, Manner, Utterance
 
 ROOT = Path(__file__).parent.parent
 JOB: dict[str, Any] = json.loads((ROOT / "test_input.json").read_text())["input"]
@@ -45,13 +45,8 @@ def own_rendering(text: str) -> tuple[FloatArray, int]:
         reader, engine = ReferenceReader(max_bytes=10_000_000), EspeakEngine()
         try:
             clip = await reader.read((ROOT / "samples/nova.flac").read_bytes())
-            stream = engine.speak(
-                Utterance(text, 0, len(text)),
-                speaker=await engine.clone([clip]),
-                language="en",
-                speed=1.0,
-                sampling=Sampling(),
-            )
+            manner = Manner(await engine.clone([clip]), "en")
+            stream = engine.speak(Utterance(text, 0, len(text)), manner, Audience())
             return np.concatenate([chunk.samples async for chunk in stream]), engine.sample_rate_hz
         finally:
             await reader.close()

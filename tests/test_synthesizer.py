@@ -1,6 +1,7 @@
 """One gapless stream from many utterances: order, pauses, times, bounds, faults."""
 
 import asyncio
+import math
 from contextlib import aclosing
 
 import numpy as np
@@ -9,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.scripted_engine import RATE_HZ, ScriptedEngine, tone
-from tts_core.synthesizer import MAX_UNREAD_S, WINDOW_UTTERANCES, Manner, Spoken, Synthesizer
-from tts_core.types import FloatArray, Sampling, Speaker, Utterance
+from tts_core.synthesizer import MAX_UNREAD_S, WINDOW_UTTERANCES, Spoken, Synthesizer
+from tts_core.types import FloatArray, Manner, Speaker, Utterance
 
-MANNER = Manner(Speaker("nova"), "en", 1.0, Sampling())
+MANNER = Manner(Speaker("nova"), "en")
 
 
 def utterances(*texts: str, pause_s: float = 0.0) -> list[Utterance]:
@@ -94,3 +95,19 @@ async def test_closing_the_stream_stops_the_engine() -> None:
         await anext(stream)
         assert engine.active > 0
     assert engine.active == 0
+
+
+async def test_whoever_listens_along_says_when_silence_would_fall() -> None:
+    engine = ScriptedEngine()
+    plan = utterances("a" * 30, "b" * 15, "c", pause_s=0.5)
+    async for _ in Synthesizer(engine).speak(plan, MANNER, tenant="acme", streamed=True):
+        pass
+    first, second, third = (audience.due_s for audience in engine.audiences)
+    assert (second - first, third - second) == pytest.approx((2.5, 1.5))
+    assert {audience.tenant for audience in engine.audiences} == {"acme"}
+
+
+async def test_whole_jobs_can_wait() -> None:
+    engine = ScriptedEngine()
+    await heard(engine, utterances("a", "b"))
+    assert [audience.due_s for audience in engine.audiences] == [math.inf, math.inf]

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from tts_core.types import AudioChunk, BuiltinVoice, Language, ReferenceClip, Sampling, Speaker, Utterance
+from tts_core.types import Audience, AudioChunk, BuiltinVoice, Language, Manner, ReferenceClip, Speaker, Utterance
 
 
 class SpeechEngine(Protocol):
@@ -30,14 +30,13 @@ class SpeechEngine(Protocol):
         raises  ReferenceTooShort if the clips together are too short for this engine
         """
 
-    def speak(
-        self, utterance: Utterance, *, speaker: Speaker, language: Language, speed: float, sampling: Sampling
-    ) -> AsyncGenerator[AudioChunk]:
+    def speak(self, utterance: Utterance, manner: Manner, audience: Audience) -> AsyncGenerator[AudioChunk]:
         """Speak one utterance, chunk by chunk as it is made.
 
-        The same arguments give the same samples. Closing the generator stops the work.
+        The same utterance in the same manner gives the same samples, whoever hears it and whatever else is spoken.
+        Closing the generator stops the work.
 
-        raises  VoiceNotFound if `speaker.builtin` is not among `voices()`
+        raises  VoiceNotFound if the built-in speaker is not among `voices()`, Overloaded if too much is waiting
         """
 
     async def close(self) -> None:

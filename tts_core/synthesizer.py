@@ -5,6 +5,8 @@ in order. The reader's pace is the back-pressure: what is decoded but unread is 
 """
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -13,23 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_core.speech import SpeechEngine
-from tts_core.types import AudioChunk, FloatArray, Language, Sampling, Speaker, Utterance, WordTiming
+from tts_core.types import Audience, AudioChunk, FloatArray, Manner, Utterance, WordTiming
 
 WINDOW_UTTERANCES = 4
 """Utterances of one stream in the engine at once: enough to fill a batch, few enough to leave room for others."""
 
+CHARS_PER_S = 15.0
+"""How fast most languages are spoken, roughly; only the order of service hangs on it."""
+
 MAX_UNREAD_S = 30.0
 """Decoded audio a stream may have waiting: one utterance of XTTS is at most 28 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How all utterances of one stream are spoken."""
-
-    speaker: Speaker
-    language: Language
-    speed: float
-    sampling: Sampling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +47,18 @@ class Synthesizer:
     def __init__(self, engine: SpeechEngine) -> None:
         self.engine = engine
 
-    async def speak(self, plan: Sequence[Utterance], manner: Manner) -> AsyncGenerator[Spoken]:
+    async def speak(
+        self, plan: Sequence[Utterance], manner: Manner, *, tenant: str = "", streamed: bool = False
+    ) -> AsyncGenerator[Spoken]:
         """The plan as one stream, `pause_s` of silence behind each utterance.
+
+        tenant    whose turn the engine's work is
+        streamed  somebody listens along: the engine is told when each utterance would be missed
 
         Closing the generator stops all work in the engine. An exception of the engine is raised here, at the
         place in the stream where its utterance would have been.
         """
-        window = _Window(self.engine, manner)
+        window = _Window(self.engine, manner, _Schedule(tenant, manner.speed, streamed=streamed))
         waiting = iter(plan)
         clock = _Clock(self.engine.sample_rate_hz)
         try:
@@ -92,6 +92,21 @@ class _Clock:
         return Spoken(silence, index, finished=True)
 
 
+class _Schedule:
+    """When the utterances of a stream will be missed by who listens along, as far as their texts tell."""
+
+    def __init__(self, tenant: str, speed: float, *, streamed: bool) -> None:
+        self._tenant = tenant
+        self._chars_per_s = CHARS_PER_S * speed
+        self._due_s = time.monotonic() if streamed else math.inf
+
+    def audience(self, utterance: Utterance) -> Audience:
+        """Of the next utterance, in order."""
+        audience = Audience(self._tenant, self._due_s)
+        self._due_s += len(utterance.text) / self._chars_per_s + utterance.pause_s
+        return audience
+
+
 class _Track:
     """One utterance in the engine: chunks arrive in `chunks`, None is its end."""
 
@@ -103,9 +118,10 @@ class _Track:
 class _Window:
     """The utterances in the engine, the one being read first."""
 
-    def __init__(self, engine: SpeechEngine, manner: Manner) -> None:
+    def __init__(self, engine: SpeechEngine, manner: Manner, schedule: _Schedule) -> None:
         self._engine = engine
         self._manner = manner
+        self._schedule = schedule
         self._tracks: deque[_Track] = deque()
         self._unread_samples = 0
         self._room = asyncio.Event()
@@ -114,7 +130,8 @@ class _Window:
         while len(self._tracks) < WINDOW_UTTERANCES and (utterance := next(waiting, None)) is not None:
             track = _Track()
             self._tracks.append(track)
-            track.pump = asyncio.create_task(self._run(track, utterance))
+            audience = self._schedule.audience(utterance)
+            track.pump = asyncio.create_task(self._run(track, utterance, audience))
 
     async def read_first(self) -> AsyncGenerator[AudioChunk]:
         track = self._tracks[0]
@@ -134,11 +151,8 @@ class _Window:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _run(self, track: _Track, utterance: Utterance) -> None:
-        how = self._manner
-        stream = self._engine.speak(
-            utterance, speaker=how.speaker, language=how.language, speed=how.speed, sampling=how.sampling
-        )
+    async def _run(self, track: _Track, utterance: Utterance, audience: Audience) -> None:
+        stream = self._engine.speak(utterance, self._manner, audience)
         try:
             async with aclosing(stream):
                 async for chunk in stream:

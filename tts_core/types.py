@@ -1,5 +1,6 @@
 """The nouns every layer shares. Units end names; numpy float32 crosses every border inside the worker."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -41,6 +42,17 @@ class Sampling:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who hears an utterance: whose turn it uses up, and when silence would fall.
+
+    due_s  `time.monotonic()` by which its first sample is needed; inf where nobody listens along
+    """
+
+    tenant: str = ""
+    due_s: float = math.inf
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Speaker:
     """Who speaks, in the terms of one engine: a built-in voice by name, or what was computed from clips.
@@ -51,6 +63,16 @@ class Speaker:
 
     builtin: str | None = None
     conditioning: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How an utterance is spoken; all of a stream are spoken alike."""
+
+    speaker: Speaker
+    language: Language
+    speed: float = 1.0
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tts_core.espeak.clone import NORMAL_RATE_WPM, measure, rate_wpm_for, varian
 from tts_core.espeak.kana import KanaReader, reader_version
 from tts_core.espeak.library import Block, EspeakLibrary, Setting
 from tts_core.espeak.words import SpokenText, WordTimer
-from tts_core.types import AudioChunk, BuiltinVoice, Language, ReferenceClip, Sampling, Speaker, Utterance
+from tts_core.types import Audience, AudioChunk, BuiltinVoice, Language, Manner, ReferenceClip, Speaker, Utterance
 
 OUR_REVISION = 1
 """Goes up with every change of ours that can be heard."""
@@ -93,17 +93,15 @@ class EspeakEngine:
         self._refuse_if_closed()
         return await asyncio.get_running_loop().run_in_executor(self._pool, measure, clips)
 
-    async def speak(
-        self, utterance: Utterance, *, speaker: Speaker, language: Language, speed: float, sampling: Sampling
-    ) -> AsyncGenerator[AudioChunk]:
+    async def speak(self, utterance: Utterance, manner: Manner, audience: Audience) -> AsyncGenerator[AudioChunk]:
         """See SpeechEngine.
 
         raises  VoiceNotFound if the speaker is not one of this engine; TextUnspeakable if the text brings eSpeak
                 down, which may be after a part of it was spoken; Cancelled if the engine is closed meanwhile
         """
-        setting = _setting(speaker, language=language, speed=speed)
+        setting = _setting(manner.speaker, language=manner.language, speed=manner.speed)
         self._refuse_if_closed()
-        spoken = await self._spoken(utterance.text, language)
+        spoken = await self._spoken(utterance.text, manner.language)
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[AudioChunk | None] = asyncio.Queue()
         left = threading.Event()

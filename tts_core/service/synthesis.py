@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
 
 from tts_core.audio.encode import check_rate, content_type, default_rate_hz
@@ -12,8 +13,9 @@ from tts_core.service.references import References
 from tts_core.service.run import Attempt, Run
 from tts_core.service.take import Script, Take
 from tts_core.store import Outcome, Store
-from tts_core.synthesizer import Manner, Synthesizer
+from tts_core.synthesizer import Spoken, Synthesizer
 from tts_core.text import check_text, choose_language, plan
+from tts_core.types import Manner
 
 
 class Synthesis:
@@ -30,7 +32,7 @@ class Synthesis:
         script = await self._prepare(request, attempt)
         prepared_s = time.monotonic()
         with closing(Take(request, script, attempt, emit=run.emit, objects=self._store)) as take:
-            async with aclosing(self._synthesizer.speak(script.plan, script.manner)) as speech:
+            async with aclosing(self._spoken(script, request, attempt)) as speech:
                 async for spoken in speech:
                     await take.hear(spoken)
             await take.finish()
@@ -40,6 +42,10 @@ class Synthesis:
             result["timings_ms"] = _timings(attempt.started_s, prepared_s, take.first_audio_s, spoken_s)
             audio = await asyncio.to_thread(take.recording.path.read_bytes)
             return await tell(request, result, audio, chunks=take.chunks, path=script.audio_path)
+
+    def _spoken(self, script: Script, request: Synthesize, attempt: Attempt) -> AsyncGenerator[Spoken]:
+        tenant = attempt.reserved.tenant.id
+        return self._synthesizer.speak(script.plan, script.manner, tenant=tenant, streamed=request.streaming)
 
     async def repeat(self, request: Synthesize, run: Run, outcome: Outcome) -> JsonObject:
         """Tell a finished request again from what was kept of it; nothing is spoken or charged."""

@@ -11,8 +11,8 @@ from tts_core.service.alignments import Alignments
 from tts_core.service.delivery import MAX_CHUNK_BYTES, ChunkStream, Emit, Recording, refuse_above_inline
 from tts_core.service.run import Attempt
 from tts_core.store import Objects
-from tts_core.synthesizer import Manner, Spoken
-from tts_core.types import Utterance
+from tts_core.synthesizer import Spoken
+from tts_core.types import Manner, Utterance
 
 FIRST_CHUNK_S = 0.1
 MAX_CHUNK_S = 6.4

@@ -1,29 +1,47 @@
-"""XTTS-v2 as a SpeechEngine: one thread owns the model, which cannot do two things at once; the rest send it work."""
+"""XTTS-v2 as a SpeechEngine: whatever is asked for at the same time shares the device's steps."""
 
 import asyncio
-import queue
 import re
-import threading
 import unicodedata
-from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
-from tts_core.errors import Cancelled, ReferenceTooShort, VoiceNotFound
+from tts_core.errors import ReferenceTooShort, VoiceNotFound
 from tts_core.text.limits import xtts_char_limit
-from tts_core.types import AudioChunk, BuiltinVoice, FloatArray, Language, ReferenceClip, Sampling, Speaker, Utterance
-from tts_core.xtts import checkpoint, coqui
+from tts_core.types import (
+    Audience,
+    AudioChunk,
+    BuiltinVoice,
+    Language,
+    Manner,
+    ReferenceClip,
+    Speaker,
+    Utterance,
+)
+from tts_core.xtts.gpt import Gpt
+from tts_core.xtts.guard import code_budget
+from tts_core.xtts.loop import EngineLoop, Listener
+from tts_core.xtts.memory import choose_device, precision_for, slots_for
+from tts_core.xtts.model import Voice, load_model
+from tts_core.xtts.reading import read
+from tts_core.xtts.runner import Runner, Spoken
+from tts_core.xtts.scheduler import Scheduler
+from tts_core.xtts.vocoder import Vocoder
 
-ENGINE_REVISION = 1
+ENGINE_REVISION = 2
 """Counted up whenever this package makes the same model sound different."""
+
+RESERVED_CODES = 6
+"""Positions of the model that coqui leaves unused: 602 codes of 608 (28 s). Source: its `max_gen_mel_tokens`."""
 
 MIN_CLIP_S = 0.33
 """The conditioning encoder's shortest chunk. Source: coqui `get_gpt_cond_latents`."""
 
-T = TypeVar("T")
+MAX_WAITING = 256
+"""Utterances that may wait for a slot: about a minute's work of one GPU."""
 
 
 class XttsEngine:
@@ -31,28 +49,27 @@ class XttsEngine:
 
     name = "xtts"
 
-    def __init__(self, folder: Path, *, device: str) -> None:
-        """Loads the model: seconds for the tiny one, a dozen for the real one.
+    def __init__(self, folder: Path, *, device: str, slots: int | None = None) -> None:
+        """Loads the model.
 
-        model   for tests and benchmarks; while the engine is open only its thread may use it
+        slots   utterances decoded together; None: what the device's free memory holds
+        model, gpt   for tests and benchmarks; while the engine is open only its thread may use them
         raises  StartupError if the folder does not hold a model that fits its config.json
         """
-        self.model = checkpoint.load(folder, device)
-        self.revision = f"xtts-{ENGINE_REVISION}-{checkpoint.fingerprint(folder)}"
-        self.sample_rate_hz = int(self.model.args.output_sample_rate)
-        speakers = checkpoint.load_speakers(folder)
-        self._voices = tuple(BuiltinVoice(id=_slug(name), name=name) for name in speakers)
-        self._builtin = {
-            voice.id: coqui.Voice(
-                gpt_latents=speakers[voice.name]["gpt_cond_latent"].to(self.model.device),
-                speaker_embedding=speakers[voice.name]["speaker_embedding"].to(self.model.device),
-            )
-            for voice in self._voices
-        }
-        self._closing = threading.Event()
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="xtts", daemon=True)
-        self._thread.start()
+        chosen = choose_device(device)
+        model = load_model(folder, device=chosen, precision=precision_for(chosen))
+        self.model = model
+        self.revision = f"xtts-{ENGINE_REVISION}-{model.fingerprint}"
+        self.sample_rate_hz = model.sample_rate_hz
+        self._voices = tuple(BuiltinVoice(id=_slug(name), name=name) for name in model.speakers)
+        self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
+        count = slots or slots_for(model.sizes, chosen, precision_for(chosen))
+        self.gpt = Gpt(model.gpt, model.sizes, slots=count)
+        runner = Runner(self.gpt, Vocoder(model.vocoder), slots=count)
+        self._loop = EngineLoop(Scheduler(slots=count, max_waiting=MAX_WAITING), runner, rate_hz=self.sample_rate_hz)
+        # Milliseconds, and not thread-safe in every language: the device's thread must not wait for it.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="xtts-reader")
+        self._loop.start()
 
     def voices(self) -> Sequence[BuiltinVoice]:
         return self._voices
@@ -64,92 +81,54 @@ class XttsEngine:
         """raises ReferenceTooShort if a clip has less than a third of a second"""
         if any(len(clip.samples) < MIN_CLIP_S * clip.sample_rate_hz for clip in clips):
             raise ReferenceTooShort(f"each reference clip must be at least {MIN_CLIP_S} s long")
-        self._refuse_if_closing()
-        future: Future[coqui.Voice] = Future()
-        self._inbox.put(lambda: _fulfil(future, lambda: coqui.condition(self.model, clips)))
-        voice = await asyncio.wrap_future(future)
+        voice = await asyncio.wrap_future(self._loop.call(lambda: self.model.voices.encode(clips)))
         return Speaker(
             conditioning={
-                "gpt_latents": voice.gpt_latents[0].cpu().numpy(),
-                "speaker_embedding": voice.speaker_embedding[0, :, 0].cpu().numpy(),
+                "gpt_latents": voice.gpt_latents.numpy(),
+                "speaker_embedding": voice.speaker_embedding.numpy(),
             }
         )
 
-    async def speak(
-        self, utterance: Utterance, *, speaker: Speaker, language: Language, speed: float, sampling: Sampling
-    ) -> AsyncGenerator[AudioChunk]:
-        """raises TextTooLong if the model has no place for the text, Cancelled once the engine is closed"""
-        self._refuse_if_closing()
-        request = coqui.Request(utterance.text, language, self._voice_of(speaker), speed=speed, sampling=sampling)
-        listener = _Listener()
-        self._inbox.put(lambda: self._serve(request, listener))
+    async def speak(self, utterance: Utterance, manner: Manner, audience: Audience) -> AsyncGenerator[AudioChunk]:
+        """raises TextTooLong if the model has no place for the text, Overloaded, Cancelled once the engine is closed"""
+        sequence = await self._sequence(utterance, manner, audience)
+        listener = Listener()
+        self._loop.submit(sequence, listener)
         try:
             while (item := await listener.inbox.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
                 yield AudioChunk(samples=item)
         finally:
-            listener.gone.set()
+            self._loop.leave(sequence)
 
     async def close(self) -> None:
-        self._closing.set()
-        self._inbox.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._loop.close)
+        self._reader.shutdown()
 
-    def _voice_of(self, speaker: Speaker) -> coqui.Voice:
-        if speaker.builtin is not None:
-            if speaker.builtin not in self._builtin:
-                raise VoiceNotFound(f"XTTS has no built-in voice {speaker.builtin!r}")
-            return self._builtin[speaker.builtin]
-        latents = torch.tensor(speaker.conditioning["gpt_latents"], device=self.model.device)
-        embedding = torch.tensor(speaker.conditioning["speaker_embedding"], device=self.model.device)
-        return coqui.Voice(gpt_latents=latents[None], speaker_embedding=embedding[None, :, None])
+    async def _sequence(self, utterance: Utterance, manner: Manner, audience: Audience) -> Spoken:
+        voice, sizes = self._voice_of(manner.speaker), self.model.sizes
+        self._loop.refuse_if_closed()
+        loop = asyncio.get_running_loop()
+        reading = await loop.run_in_executor(self._reader, read, self.model.tokenizer, utterance.text, manner.language)
+        return Spoken(
+            tenant=audience.tenant,
+            max_codes=min(code_budget(reading.chars), sizes.max_codes - RESERVED_CODES),
+            stop_code=sizes.stop_code,
+            due_s=audience.due_s,
+            text_ids=tuple(reading.text_ids),
+            voice=voice,
+            sampling=manner.sampling,
+            speed=manner.speed,
+        )
 
-    def _refuse_if_closing(self) -> None:
-        if self._closing.is_set():
-            raise Cancelled("the engine is closed")
-
-    def _run(self) -> None:
-        """The thread."""
-        while (task := self._inbox.get()) is not None:
-            task()
-
-    def _serve(self, request: coqui.Request, listener: "_Listener") -> None:
-        """Speak one utterance, on the thread."""
-        try:
-            for samples in coqui.speak(
-                self.model, request, stopped=lambda: listener.gone.is_set() or self._closing.is_set()
-            ):
-                listener.tell(samples)
-            self._refuse_if_closing()
-            listener.tell(None)
-        except Exception as exc:  # noqa: BLE001 the root of a task on this thread: `speak` raises it again
-            listener.tell(exc)
-
-
-class _Listener:
-    """The way of an utterance's audio from the engine's thread to the event loop that asked for it."""
-
-    def __init__(self) -> None:
-        self.gone = threading.Event()
-        self.inbox: asyncio.Queue[FloatArray | Exception | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-
-    def tell(self, item: FloatArray | Exception | None) -> None:
-        """Samples, the error that ended them, or None at their end; from the thread."""
-        try:
-            self._loop.call_soon_threadsafe(self.inbox.put_nowait, item)
-        except RuntimeError:  # the loop is closed, and whoever listened is gone with it
-            self.gone.set()
-
-
-def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(work())
-    except Exception as exc:  # noqa: BLE001 the root of a task on the thread: whoever waits raises it again
-        future.set_exception(exc)
+    def _voice_of(self, speaker: Speaker) -> Voice:
+        if speaker.builtin is None:
+            arrays = speaker.conditioning
+            return Voice(torch.tensor(arrays["gpt_latents"]), torch.tensor(arrays["speaker_embedding"]))
+        if speaker.builtin not in self._builtin:
+            raise VoiceNotFound(f"XTTS has no built-in voice {speaker.builtin!r}")
+        return self._builtin[speaker.builtin]
 
 
 def _slug(name: str) -> str:

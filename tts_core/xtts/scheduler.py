@@ -77,6 +77,10 @@ class Scheduler:
         return not self._waiting and not self._live
 
     @property
+    def free_slots(self) -> list[int]:
+        return sorted(self._free)
+
+    @property
     def live(self) -> int:
         """Sequences that hold a slot or have audio to be made."""
         return len(self._live)
@@ -113,8 +117,8 @@ class Scheduler:
             sequence.launched += 1
         return Decode(decoding) if decoding else None
 
-    def commit(self, step: Step, codes: Many[int] = ()) -> tuple[Sequence, ...]:
-        """Take in what a step brought; returns the sequences that have just ended and left their slot.
+    def commit(self, step: Step, codes: Many[int] = ()) -> tuple[tuple[Sequence, int], ...]:
+        """Take in what a step brought; returns the sequences that have just ended, each with the slot it has left.
 
         codes  one per sequence of a Prefill or Decode, in its order
         """
@@ -122,8 +126,8 @@ class Scheduler:
             return ()
         for sequence, code in zip(step.sequences, codes, strict=True):
             sequence.read(code)
-        ended = tuple(s for s in step.sequences if s.ending is not None and s.slot is not None)
-        for sequence in ended:
+        ended = tuple((s, s.slot) for s in step.sequences if s.ending is not None and s.slot is not None)
+        for sequence, _ in ended:
             self._release(sequence)
         return ended
 
@@ -147,11 +151,12 @@ class Scheduler:
         return tuple(admitted)
 
     def _next_in_turn(self, now_s: float) -> Sequence | None:
-        free = len(self._free)
-        may = [s for s in self._waiting if free > (0 if s.is_streamed else self._for_streams)]
-        if not may:
+        holding = [sequence for sequence in self._live if sequence.slot is not None]
+        wholes_may = sum(not sequence.is_streamed for sequence in holding) < self._slots - self._for_streams
+        may = [sequence for sequence in self._waiting if sequence.is_streamed or wholes_may]
+        if not may or not self._free:
             return None
-        held = Counter(sequence.tenant for sequence in self._live if sequence.slot is not None)
+        held = Counter(sequence.tenant for sequence in holding)
         tenants = {sequence.tenant for sequence in self._waiting} | set(held)
         fair_share = self._slots / len(tenants)
 

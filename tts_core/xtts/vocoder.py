@@ -1,83 +1,100 @@
-"""Latents in, waveform out, piece by piece, and equal to decoding all of them at once."""
+"""Latents in, waveform out, in windows that joined equal the whole, several utterances in one pass.
+
+A window is cut with enough frames of context each side that no sample of it can differ from decoding all latents at
+once. The cost is linear in the length, where decoding from the start for every chunk is quadratic.
+"""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
-
-from tts_core.types import FloatArray
 
 CONTEXT_FRAMES = 14
 """Frames of 256 samples that a sample's value can depend on, each side. Source: reference measurement, 12 are
 exact; in theory 3 (first convolution) + 1 + 60/8 + 60/64 + 60/128 + 60/256 (residual blocks) = 12.9."""
 
 
-class WindowedVocoder:
-    """Decodes one utterance, whose latents are pushed as they come.
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """What one window needs.
 
-    What it returns, joined, is what `HifiDecoder.forward` makes of all latents together: each window is decoded
-    with enough frames of context each side and cut. The cost is linear in the length, where decoding from the
-    start for every chunk (coqui's `inference_stream`) is quadratic and wrong at the borders.
+    latents    [stop, width] float32, of the utterance from its first code on
+    start      codes whose window was decoded before
+    last       nothing follows, so nothing waits for its right side
+    embedding  [512] float32
+    speed      2.0 takes half as long; stretches the latents, as coqui does
     """
 
-    def __init__(self, decoder: HifiDecoder, *, speaker_embedding: Tensor, speed: float = 1.0) -> None:
-        """How one speaker's latents are to be decoded.
+    latents: Tensor
+    start: int
+    last: bool
+    embedding: Tensor
+    speed: float
 
-        speaker_embedding  [1, 512, 1] float32
-        speed              2.0 takes half as long; stretches the latents, as coqui does
-        """
+
+class Vocoder:
+    """HiFi-GAN over windows."""
+
+    def __init__(self, decoder: HifiDecoder, *, length_multiple: int = 1) -> None:
+        """length_multiple: frames that windows are widened to, so that more of them share a pass; 1 on a CPU,
+        where sharing gains nothing."""
         self._decoder = decoder
-        self._embedding = speaker_embedding
-        scales = (
-            1.0 / speed,
+        self._multiple = length_multiple
+        self._hop = int(decoder.output_hop_length)
+        self._upsampling = (
             decoder.ar_mel_length_compression / decoder.output_hop_length,
             decoder.output_sample_rate / decoder.input_sample_rate,
         )
-        self._scales = [scale for scale in scales if scale != 1.0]
-        self._latents: list[Tensor] = []
-        self._decoded_frames = 0
 
     @torch.inference_mode()
-    def push(self, latents: Sequence[Tensor], *, last: bool = False) -> FloatArray:
-        """The samples that these latents settle: all but those of the last 14 frames, which wait for their right side.
+    def decode(self, pieces: Sequence[Piece]) -> list[Tensor]:
+        """One waveform per piece: [samples] float32 at the output rate; possibly none."""
+        cuts = [self._cut(piece) for piece in pieces]
+        groups: dict[int, list[int]] = defaultdict(list)
+        for number, cut in enumerate(cuts):
+            if cut.stop > cut.start:
+                groups[cut.frames.shape[1]].append(number)
+        waves = [piece.latents.new_zeros(0) for piece in pieces]
+        for numbers in groups.values():
+            frames = torch.stack([cuts[number].frames for number in numbers])
+            embeddings = torch.stack([pieces[number].embedding for number in numbers])[:, :, None]
+            batch = self._decoder.waveform_decoder(frames, g=embeddings)[:, 0]
+            for wave, number in zip(batch, numbers, strict=True):
+                waves[number] = wave[cuts[number].start * self._hop : cuts[number].stop * self._hop]
+        return waves
 
-        latents  rows [1, dim] float32, one per code; none only if `last`
-        last     nothing follows, so nothing waits
-        returns  [samples] float32 at 24 kHz; possibly none
-        """
-        self._latents += latents
-        frames = self._frames()
-        if last:
-            return self._decode(frames, until=frames.shape[2])
-        settled = len(self._latents)
-        for scale in self._scales:
-            settled = settled_outputs(settled, scale)
-        return self._decode(frames[:, :, :settled], until=settled - CONTEXT_FRAMES)
-
-    def _decode(self, frames: Tensor, *, until: int) -> FloatArray:
-        """From the last frame decoded on; `frames` [1, dim, n] beyond `until` are context."""
-        start, stop = self._decoded_frames, max(until, self._decoded_frames)
-        first = max(0, start - CONTEXT_FRAMES)
-        hop = self._decoder.output_hop_length
-        if stop == start:
-            return np.zeros(0, dtype=np.float32)
-        wave = self._decoder.waveform_decoder(frames[:, :, first:], g=self._embedding)[0, 0]
-        self._decoded_frames = stop
-        samples: FloatArray = wave[(start - first) * hop : (stop - first) * hop].cpu().numpy()
-        return samples
-
-    def _frames(self) -> Tensor:
-        """[1, dim, frames], from the first latent on every time, so that positions are those of the whole.
-
-        Costs next to nothing beside the convolutions: 600 codes are 2,600 frames.
-        """
-        frames = torch.cat(self._latents).T[None]
-        for scale in self._scales:
+    def _cut(self, piece: Piece) -> "_Cut":
+        scales = (1.0 / piece.speed, *self._upsampling)
+        frames = piece.latents.T
+        for scale in scales:
             frames = stretched(frames, scale)
-        return frames
+        start = _decoded_frames(piece.start, scales)
+        stop = frames.shape[1] if piece.last else max(start, _decoded_frames(len(piece.latents), scales))
+        end = frames.shape[1] if piece.last else stop + CONTEXT_FRAMES
+        first = max(0, start - CONTEXT_FRAMES)
+        first = max(0, first - (first - end) % self._multiple)
+        return _Cut(frames[:, first:end], start - first, stop - first)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cut:
+    """frames [width, n] with context; start..stop are those to be heard"""
+
+    frames: Tensor
+    start: int
+    stop: int
+
+
+def _decoded_frames(codes: int, scales: Sequence[float]) -> int:
+    """Frames that are final, context included, once so many codes are known and more may follow."""
+    settled = codes
+    for scale in scales:
+        settled = settled_outputs(settled, scale)
+    return max(0, settled - CONTEXT_FRAMES)
 
 
 def stretched(values: Tensor, scale: float) -> Tensor:
@@ -86,6 +103,8 @@ def stretched(values: Tensor, scale: float) -> Tensor:
     What `interpolate(values, scale_factor=scale, mode="linear")` makes, down to its rounding of positions to float32;
     except that it copies where both lengths are equal (8 codes at speed 0.95), and stretches a longer utterance.
     """
+    if scale == 1.0:
+        return values
     last = values.shape[-1] - 1
     outputs = torch.arange(max(1, int(values.shape[-1] * scale)), dtype=torch.float64, device=values.device)
     step = torch.tensor(1.0 / scale, dtype=torch.float32, device=values.device).double()
@@ -100,4 +119,6 @@ def settled_outputs(count: int, scale: float) -> int:
 
     Output j lies at input (j + 0.5) / scale - 0.5 and needs the input on either side of it.
     """
+    if scale == 1.0:
+        return count
     return max(0, math.floor(scale * (count - 0.5) - 0.5))

@@ -8,6 +8,9 @@ from tts_core.errors import StartupError
 REQUIRED_FILES = ("config.json", "model.pth", "vocab.json")
 """Beside them `speakers_xtts.pth` holds the built-in voices; a model without it speaks cloned ones only."""
 
+CONVERTED_FILES = "xtts-*.safetensors"
+"""What `convert` makes of model.pth."""
+
 RANDOM_WEIGHTS_MARK = "RANDOM_WEIGHTS"
 """An empty file of this name tells that the folder was made for tests and speaks noise."""
 
@@ -47,7 +50,9 @@ def require_licence(folder: Path, *, agreed: bool) -> None:
 
 
 def _missing(folder: Path) -> list[str]:
-    return [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    is_converted = any(folder.glob(CONVERTED_FILES))
+    required = [name for name in REQUIRED_FILES if not (is_converted and name == "model.pth")]
+    return [name for name in required if not (folder / name).is_file()]
 
 
 def _complete(folder: Path, *, place: str) -> Path:

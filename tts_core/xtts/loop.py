@@ -1,0 +1,155 @@
+"""The thread that owns the device: take the inbox, decide, launch, take in the step before, deliver."""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import numpy as np
+
+from tts_core.errors import Cancelled, TTSError
+from tts_core.types import FloatArray
+from tts_core.xtts.runner import Flight, Runner
+from tts_core.xtts.scheduler import Scheduler, Step, Vocode
+from tts_core.xtts.sequence import Sequence
+
+T = TypeVar("T")
+
+
+class Listener:
+    """The way of an utterance's audio from the device's thread to the event loop that asked for it."""
+
+    def __init__(self) -> None:
+        self.inbox: asyncio.Queue[FloatArray | Exception | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def tell(self, item: FloatArray | Exception | None) -> None:
+        """Samples, the error that ended them, or None at their end; from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.inbox.put_nowait, item)
+
+
+class EngineLoop:
+    """Others send it work; nothing but its thread touches scheduler and runner once it has started."""
+
+    def __init__(self, scheduler: Scheduler, runner: Runner, *, rate_hz: int) -> None:
+        self._scheduler = scheduler
+        self._runner = runner
+        self._rate_hz = rate_hz
+        self._listeners: dict[Sequence, Listener] = {}
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="xtts", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Tell every listener that it is over, and wait for the thread."""
+        self._closed.set()
+        self._inbox.put(None)
+        self._thread.join()
+
+    def submit(self, sequence: Sequence, listener: Listener) -> None:
+        """raises  Cancelled once closed; the listener is told Overloaded if the waiting room is full"""
+        self.refuse_if_closed()
+        self._inbox.put(lambda: self._add(sequence, listener))
+
+    def leave(self, sequence: Sequence) -> None:
+        """Nobody listens to it any more: it costs no further step."""
+        self._inbox.put(lambda: self._drop(sequence))
+
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Do something else on the device, between two steps. raises Cancelled once closed"""
+        self.refuse_if_closed()
+        future: Future[T] = Future()
+        self._inbox.put(lambda: _fulfil(future, work))
+        return future
+
+    def run(self) -> None:
+        """The thread; one step is always in flight, so no step waits for the last one's codes."""
+        flying: Flight | None = None
+        while self._take_inbox(block=flying is None and self._scheduler.idle):
+            step = self._scheduler.next_step(now_s=time.monotonic())
+            launched = self._launch(step) if step is not None else None
+            if flying is not None:
+                self._land(flying)
+            flying = launched
+        for listener in self._listeners.values():
+            listener.tell(Cancelled("the engine is closed"))
+
+    def _take_inbox(self, *, block: bool) -> bool:
+        """Do what others sent; False once there is nothing more to come."""
+        while block or not self._inbox.empty():
+            if (task := self._inbox.get()) is None:
+                return False
+            task()
+            block = False
+        return True
+
+    def _add(self, sequence: Sequence, listener: Listener) -> None:
+        try:
+            self._scheduler.add(sequence)
+            self._listeners[sequence] = listener
+        except TTSError as exc:
+            listener.tell(exc)
+
+    def _drop(self, sequence: Sequence) -> None:
+        if self._listeners.pop(sequence, None) is not None:
+            self._scheduler.cancel(sequence)
+
+    def _launch(self, step: Step) -> Flight | None:
+        try:
+            return self._runner.launch(step)
+        except Exception as exc:  # noqa: BLE001  the root of a step: those in it are told, the others go on
+            self._fail(step, exc)
+            return None
+
+    def _land(self, flight: Flight) -> None:
+        try:
+            if isinstance(flight.step, Vocode):
+                self._deliver(flight.step, flight.waves())
+            else:
+                for sequence, slot in self._scheduler.commit(flight.step, flight.codes()):
+                    self._runner.detach(sequence, slot)
+        except Exception as exc:  # noqa: BLE001  the root of a step, see above
+            self._fail(flight.step, exc)
+
+    def _deliver(self, step: Vocode, waves: list[FloatArray]) -> None:
+        for window, wave in zip(step.windows, waves, strict=True):
+            listener = self._listeners.get(window.sequence)
+            if listener is None:
+                continue
+            if not np.isfinite(wave).all():
+                raise ArithmeticError("the model made audio that is not finite")
+            window.sequence.spoken_s += len(wave) / self._rate_hz
+            if len(wave):
+                listener.tell(wave)
+            if window.last:
+                del self._listeners[window.sequence]
+                listener.tell(None)
+
+    def _fail(self, step: Step, exc: Exception) -> None:
+        sequences = [w.sequence for w in step.windows] if isinstance(step, Vocode) else step.sequences
+        for sequence in sequences:
+            if (listener := self._listeners.pop(sequence, None)) is not None:
+                listener.tell(exc)
+            self._scheduler.cancel(sequence)
+        self._runner.wash(self._scheduler.free_slots)
+
+    def refuse_if_closed(self) -> None:
+        """raises Cancelled"""
+        if self._closed.is_set():
+            raise Cancelled("the engine is closed")
+
+
+def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except Exception as exc:  # noqa: BLE001  the root of a task on the thread: whoever waits raises it again
+        future.set_exception(exc)

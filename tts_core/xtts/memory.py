@@ -1,0 +1,48 @@
+"""Which device, in which precision, with how many slots."""
+
+import os
+
+import torch
+
+from tts_core.errors import StartupError
+from tts_core.xtts.gpt import GptSizes
+
+MAX_SLOTS = 32
+MEMORY_SHARE = 0.5
+"""Of what is free once the model is loaded: the rest is for the vocoder's windows and prefills."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """raises StartupError if CUDA was asked for and is not there: nothing falls back in silence"""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise StartupError("XTTS_DEVICE=cuda, but there is no CUDA device that torch can use")
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def precision_for(device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA, float16 on cards without it, float32 on a CPU: there it is the exact path."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def slot_bytes(sizes: GptSizes, precision: torch.dtype) -> int:
+    """Keys and values of one slot, and its latents in float32."""
+    cache = 2 * sizes.layers * sizes.max_positions * sizes.width * precision.itemsize
+    return cache + 4 * sizes.max_codes * sizes.width
+
+
+def slots_for(sizes: GptSizes, device: torch.device, precision: torch.dtype) -> int:
+    """raises StartupError if not even one fits"""
+    slots = min(MAX_SLOTS, int(_free_bytes(device) * MEMORY_SHARE / slot_bytes(sizes, precision)))
+    if slots < 1:
+        raise StartupError(f"not enough memory on {device}: one slot needs {slot_bytes(sizes, precision) >> 20} MiB")
+    return slots
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
