@@ -67,8 +67,10 @@ def choose_engine(settings: Settings) -> SpeechEngine:
     folder = None if settings.engine == "espeak" else weights.find(settings.model_path)
     if folder is not None:
         weights.require_licence(folder, agreed=settings.coqui_tos_agreed)
-        from tts_core.xtts.engine import XttsEngine
-
+        try:
+            from tts_core.xtts.engine import XttsEngine
+        except ImportError as exc:
+            raise StartupError(f"XTTS needs a package that is not installed, {exc.name!r}: install .[xtts]") from exc
         return XttsEngine(folder, device=settings.device)
     if settings.engine == "xtts" or (settings.engine == "auto" and settings.on_runpod):
         raise StartupError("no XTTS-v2 weights found: set XTTS_MODEL_PATH, or XTTS_ENGINE=espeak to do without")
@@ -113,7 +115,8 @@ def serve(handler: Handler, *, concurrency: int) -> None:
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     if argv or not env.get("RUNPOD_WEBHOOK_GET_JOB"):
-        return cli.main(argv, lambda: build(Settings.from_env(env)), make_handler)
+        on_runpod = bool(env.get("RUNPOD_WEBHOOK_GET_JOB"))
+        return cli.main(argv, lambda: build(Settings.from_env(env)), make_handler, fill_key=not on_runpod)
     handler, concurrency = _worker(env)
     serve(handler, concurrency=concurrency)
     return 0
@@ -123,9 +126,9 @@ def _worker(env: Mapping[str, str]) -> tuple[Handler, int]:
     try:
         settings = Settings.from_env(env)
         return make_handler(build(settings)), settings.concurrency
-    except StartupError as error:
+    except TTSError as error:
         log.error("startup_error: %s", error)
-        return make_broken_handler(error), 1
+        return make_broken_handler(StartupError(str(error))), 1
 
 
 if __name__ == "__main__":

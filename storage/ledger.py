@@ -33,7 +33,7 @@ def reserve(tx: Connection, asked: Reservation, *, now_s: float) -> Reserved:
     if row is None:
         return _start(tx, Reserved(tenant, request_id=uuid4().hex, fence=1), asked=asked, now_s=now_s)
     if row["fingerprint"] != asked.fingerprint:
-        raise IdempotencyConflict(f"{asked.identity!r} was used before with another body; send a new idempotency_key")
+        raise IdempotencyConflict("this idempotency_key or job id was used before with another body; send a new one")
     if row["status"] == "success":
         return Reserved(tenant, row["request_id"], row["fence"], outcome=_outcome(row))
     if row["status"] == "running" and row["lease_expires_at"] > utc(now_s):

@@ -95,6 +95,12 @@ def level(samples: FloatArray) -> float:
     return float(np.sqrt(np.mean(np.square(samples))))
 
 
+@pytest.mark.parametrize("text", ["7", "I", "Plan B", "or a", "or a.", "a b c"])
+async def test_a_last_word_of_one_character_is_timed_too(engine: EspeakEngine, text: str) -> None:
+    chunk = await say(engine, text, language="en")
+    assert [text[word.start : word.end] for word in chunk.words] == text.rstrip(".").split()
+
+
 @pytest.mark.parametrize("language", list(LANGUAGE_VOICES))
 async def test_every_language_is_spoken_and_its_words_cover_the_text(engine: EspeakEngine, language: Language) -> None:
     text = TEXTS[language]

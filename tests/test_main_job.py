@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +99,35 @@ def test_streamed_and_whole_audio_are_identical(whole: tuple[dict[str, Any], Flo
     assert summary["chunks"] > 3
     assert rate_hz == whole[2]
     np.testing.assert_array_equal(samples, whole[1])
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_job_has_its_summary_and_its_usage_row(tmp_path: Path, stop: signal.Signals) -> None:
+    job = {"text": "The quick brown fox jumps over the lazy dog. " * 400, "progress": True, "language": "en"}
+    command = [sys.executable, "handler.py", "--job", "-", "--out", str(tmp_path / "out")]
+    env = dict(os.environ) | {"XTTS_DATA_DIR": str(tmp_path / "data")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(job))
+        process.stdin.close()
+        while "utterances" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(stop)
+        assert json.loads(process.stdout.read().splitlines()[-1]) == {"status": "cancelled"}
+        assert process.wait() == 1
+    with sqlite3.connect(tmp_path / "data" / "store.db") as database:
+        ((status, seconds),) = database.execute("select status, audio_seconds from usage_logs")
+    database.close()
+    assert status == "cancelled"
+    assert seconds > 0
+
+
+def test_the_alignments_are_written_beside_the_audio(whole: tuple[dict[str, Any], FloatArray, int]) -> None:
+    items = json.loads(Path(whole[0]["alignments_path"]).read_text())
+    assert next(item["text"] for item in items if item["type"] == "sentence").startswith("Good morning")
 
 
 def test_a_refused_job_exits_with_1_and_says_why(tmp_path: Path) -> None:

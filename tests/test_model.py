@@ -35,18 +35,8 @@ Tensors = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nothing is 0 or 1 that a trained model has otherwise: of a fresh one the conditioning attention adds nothing."""
     folder = tmp_path_factory.mktemp("models") / "xtts_v2"
     build(folder)
-    checkpoint = torch.load(folder / "model.pth", weights_only=False)
-    random = torch.Generator().manual_seed(0)
-    for name, tensor in checkpoint["model"].items():
-        width = tensor[0].numel() if tensor.dim() else 0
-        if "conditioning_encoder" in name and tensor.dim() == 3:
-            tensor.normal_(std=width**-0.5, generator=random)
-        elif name == "mel_stats" or name.endswith(("running_mean", "running_var", "norm.weight", "gamma")):
-            tensor.uniform_(0.5, 2, generator=random)
-    torch.save(checkpoint, folder / "model.pth")
     return folder
 
 
@@ -182,6 +172,7 @@ def test_a_trainers_checkpoint_and_the_official_spelling_of_weight_norm(official
             tensors[f"xtts.{old}"] = tensors.pop(name)
         tensors["dvae.codebook"] = torch.ones(1)
         tensors["xtts.gpt.gpt.wte.weight"] = tensors["xtts.gpt.mel_embedding.weight"]
+        tensors["xtts.gpt.gpt_inference.final_norm.bias"] = tensors["xtts.gpt.final_norm.bias"]
         tensors["xtts.gpt.mel_head.bias"] = tensors["xtts.gpt.mel_head.bias"].half()
 
     tuned = load_model(altered(official, tmp_path / "tuned", respell), device=CPU)
@@ -288,6 +279,25 @@ def test_a_config_that_does_not_fit_is_refused(
         load_model(edited(converted, tmp_path / "edited", **values), device=CPU)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("vocab.json", "{}"),
+        ("vocab.json", json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})),
+        ("model.pth", "no zip"),
+        ("model.pth", ""),
+        ("speakers_xtts.pth", "no zip"),
+    ],
+)
+def test_a_broken_file_of_an_official_folder_is_named(official: Path, tmp_path: Path, name: str, content: str) -> None:
+    folder = shutil.copytree(official, tmp_path / "broken")
+    (folder / name).write_text(content)
+    with pytest.raises(StartupError, match=name):
+        load_model(folder, device=CPU)
+
+
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "xtts-fp32.safetensors", "speakers.safetensors"])
 def test_a_broken_file_of_a_converted_folder_is_named(converted: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "broken"
@@ -316,6 +326,8 @@ def test_built_in_voices_of_another_model_are_refused(official: Path, tmp_path: 
 
 
 def test_converting_and_loading_leave_the_source_untouched(official: Path, tmp_path: Path) -> None:
+    pickled = torch.load(official / "model.pth", weights_only=False)
+    assert type(pickled["config"]).__name__ == "XttsConfig", "coqui re-saves only files that pickle their config"
     before = hashes(official)
     official.chmod(0o555)
     convert(official, tmp_path / "converted")
@@ -351,13 +363,16 @@ def test_the_fingerprint_tells_models_apart(official: Path, converted: Path, tmp
     def nudge(tensors: Tensors) -> None:
         tensors["gpt.mel_head.bias"][7] += 1
 
+    plain = altered(official, tmp_path / "plain", lambda tensors: None)
     nudged = altered(official, tmp_path / "nudged", nudge)
+    assert (plain / "model.pth").stat().st_size == (nudged / "model.pth").stat().st_size
     convert(nudged, tmp_path / "converted")
     slower = edited(converted, tmp_path / "slower", gpt_cond_len=12)
     fewer = shutil.copytree(converted, tmp_path / "fewer")
     (fewer / "speakers.safetensors").unlink()
-    marks = {load_model(folder, device=CPU).fingerprint for folder in (converted, nudged, slower, fewer)}
-    assert len(marks) == 4
+    marks = {load_model(folder, device=CPU).fingerprint for folder in (converted, plain, nudged, slower, fewer)}
+    assert len(marks) == 5
+    assert load_model(official, device=CPU).fingerprint.endswith("-random-weights")
     assert load_model(tmp_path / "converted", device=CPU).fingerprint in marks
 
 

@@ -68,6 +68,12 @@ def audio_of(events: list[Event]) -> bytes:
     return b"".join(base64.b64decode(e["audio_base64"]) for e in events if "audio_base64" in e)
 
 
+def bytes_of(event: Event) -> bytes:
+    if "audio_base64" in event:
+        return base64.b64decode(event["audio_base64"])
+    return Path(event["audio_url"].removeprefix("file://")).read_bytes()
+
+
 def samples_of(wav: bytes) -> FloatArray:
     samples, _ = soundfile.read(io.BytesIO(wav), dtype="float32")
     return np.asarray(samples)
@@ -127,6 +133,7 @@ async def test_a_finished_request_is_told_again_and_costs_nothing(worker: Worker
         worker.engine.started.clear()
         job = worker.job("abcdef", idempotency_key=f"k{fields}".replace(" ", ""), **fields)
         first = await worker.events(job, "1")
+        await worker.settled()
         again = await worker.events(job, "2")
         assert again[-1]["request_id"] == first[-1]["request_id"]
         assert again[-1].get("audio_url") == first[-1].get("audio_url")
@@ -134,6 +141,43 @@ async def test_a_finished_request_is_told_again_and_costs_nothing(worker: Worker
             np.testing.assert_array_equal(samples_of(audio_of(again)), samples_of(audio_of(first)))
         assert worker.engine.started == ["abcdef"]
     assert len(await worker.usage()) == 3
+
+
+async def test_a_large_stream_told_again_leaves_what_was_told_first(worker: Worker) -> None:
+    job = worker.job("abcdefghi " * 240, streaming=True, sample_rate=48000, idempotency_key="k")
+    first = await worker.events(job, "1")
+    await worker.settled()
+    again = await worker.events(job, "2")
+    heard = [b"".join(map(bytes_of, events[:-1])) for events in (first, again)]
+    assert samples_of(heard[0]).shape == samples_of(heard[1]).shape
+    np.testing.assert_array_equal(samples_of(heard[0]), samples_of(heard[1]))
+    assert again[-1]["request_id"] == first[-1]["request_id"]
+
+
+async def test_a_finished_request_whose_audio_is_gone_says_so(worker: Worker) -> None:
+    job = worker.job("abc", output="url", idempotency_key="k")
+    (result,) = await worker.events(job, "1")
+    await worker.settled()
+    Path(result["audio_url"].removeprefix("file://")).unlink()
+    assert error_of(await worker.events(job, "2"))["code"] == "result_expired"
+
+
+async def test_letters_no_language_is_written_with_are_warned_of_or_refused(worker: Worker) -> None:
+    (result,) = await worker.events(worker.job("abc שלום", language="en"), "1")
+    assert [warning["code"] for warning in result["warnings"]] == ["letters_not_spoken"]
+    assert "ש" in result["warnings"][0]["message"]
+    for n, text in enumerate(("שלום", "สวัสดี", "𝕳𝖊𝖑𝖑𝖔", "①②③")):
+        assert error_of(await worker.events(worker.job(text), f"refused {n}"))["code"] == "text_unspeakable"
+    for n, text in enumerate(("ª 5µ", "東京タワー々", "Ｆ", "한국", "हिंदी", "٣ عربي")):
+        assert (await worker.events(worker.job(text, language="en"), f"fine {n}"))[-1]["warnings"] == []
+
+
+async def test_a_refused_voice_leaves_no_clip_behind(worker: Worker, tmp_path: Path) -> None:
+    clip = base64.b64encode(Path("samples/nova.flac").read_bytes()).decode()
+    create = {"action": "voices.create", "tenant_key": worker.key, "name": "A", "consent": "synthetic"}
+    events = await worker.events(create | {"reference_audio_base64": clip, "language": "sv"})
+    assert error_of(events)["code"] == "language_unsupported"
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and "voices" in path.parts] == []
 
 
 async def test_another_body_under_the_same_key_is_a_conflict(worker: Worker) -> None:
@@ -248,7 +292,7 @@ async def test_explicit_inline_beyond_the_limit_is_refused(worker: Worker) -> No
 
 
 async def test_alignments_and_text_too_large_for_an_event_still_leave_a_result(worker: Worker) -> None:
-    text = "\U0001d51e" * 4000  # twelve bytes each as JSON escapes; a word each for the scripted engine
+    text = "\U00020000" * 4000  # twelve bytes each as JSON escapes; a word each for the scripted engine
     (result,) = await worker.events(worker.job(text, include_alignments=True, format="ulaw", output="url"))
     assert wire_bytes(result) <= 512_000
     assert result["alignments"] is None

@@ -199,15 +199,26 @@ async def test_sigterm_while_a_job_take_poll_is_held_open(site: Site, tmp_path: 
         assert "Traceback" not in running.log()
 
 
-async def test_a_worker_without_a_store_answers_every_job_with_the_reason() -> None:
+@pytest.mark.parametrize(
+    ("env", "reason"),
+    [
+        ({}, "XTTS_STORE=local"),
+        ({"XTTS_STORE": "local"}, "XTTS_MODEL_PATH"),
+        ({"XTTS_STORE": "local", "XTTS_ENGINE": "espeak", "XTTS_DATA_DIR": "/dev/full"}, ""),
+        ({"XTTS_STROE": "local"}, "XTTS_STROE"),
+        ({"XTTS_STORE": "local", "XTTS_ENGINE": "espeak", "XTTS_CONCURRENCY": "many"}, "XTTS_CONCURRENCY"),
+    ],
+    ids=["no store", "no model", "no disk", "unknown setting", "bad setting"],
+)
+async def test_a_worker_that_cannot_work_answers_every_job_with_the_reason(env: dict[str, str], reason: str) -> None:
     async with (
         FakePlatform(hold_s=0.5) as platform,
-        worker(platform, [sys.executable, "handler.py"], env={}) as running,
+        worker(platform, [sys.executable, "handler.py"], env=env) as running,
     ):
         for body in ({"action": "health"}, {"text": "Hello."}):
             result = await platform.result(platform.submit(body), timeout_s=TIMEOUT_S)
             assert result.error is not None
             error = json.loads(result.error)
             assert error["code"] == "startup_error"
-            assert "XTTS_STORE=local" in error["message"]
+            assert reason in error["message"]
         assert running.process.returncode is None

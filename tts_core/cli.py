@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import base64
 import json
+import signal
 import sys
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -25,8 +26,17 @@ Handler = Callable[[JsonObject], AsyncGenerator[JsonObject]]
 TENANT_SCOPES: tuple[Scope, ...] = ("synthesize", "voices", "usage")
 
 
-def main(argv: Sequence[str], build: Callable[[], Service], make_handler: Callable[[Service], Handler]) -> int:
-    """Exit status: 0 on success, 1 if the job failed, 2 if the command itself was wrong."""
+def main(
+    argv: Sequence[str],
+    build: Callable[[], Service],
+    make_handler: Callable[[Service], Handler],
+    *,
+    fill_key: bool,
+) -> int:
+    """Exit status: 0 on success, 1 if the job failed or was stopped, 2 if the command itself was wrong.
+
+    fill_key  a job without a key speaks as this machine's own tenant
+    """
     args = _parser().parse_args(argv)
     if args.command == "schema":
         _say(json.dumps(json_schema(), indent=2))
@@ -36,7 +46,11 @@ def main(argv: Sequence[str], build: Callable[[], Service], make_handler: Callab
         service = build()
         if job is None:
             return asyncio.run(_tenants(service, args))
-        return asyncio.run(_run(service, make_handler(service), job, out=args.out))
+        args.out.mkdir(parents=True, exist_ok=True)
+        return asyncio.run(_run(service, make_handler(service), job, sink=_Sink(args.out), fill_key=fill_key))
+    except OSError as error:
+        _note(f"{args.out}: {error.strerror}")
+        return 2
     except TTSError as error:
         _note(f"{error.code}: {error}")
         return 2
@@ -57,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 async def _tenants(service: Service, args: argparse.Namespace) -> int:
     try:
         if args.what == "create":
+            if not (args.name.strip() and args.name.isprintable() and len(args.name) <= 200):
+                raise InvalidInput("the name must be 1 to 200 printable characters")
             made = await service.store.create_tenant(args.name, scopes=TENANT_SCOPES)
             _note("the key is shown this once; the store keeps only its hash")
             _say(json.dumps({"tenant_id": made.tenant.id, "name": made.tenant.name, "tenant_key": made.secret}))
@@ -68,18 +84,24 @@ async def _tenants(service: Service, args: argparse.Namespace) -> int:
     return 0
 
 
-async def _run(service: Service, handler: Handler, job: JsonObject, *, out: Path) -> int:
-    try:
+async def _run(service: Service, handler: Handler, job: JsonObject, *, sink: "_Sink", fill_key: bool) -> int:
+    if fill_key:
         await _fill_key(service.store, job["input"])
-        sink = _Sink(out)
-        async with aclosing(handler(job)) as events:
-            async for event in events:
-                await asyncio.to_thread(sink.take, event)
-        summary = sink.summary()
-    finally:
-        await service.close()
+    reading = asyncio.create_task(_read(handler(job), sink))
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(stop, reading.cancel)
+    await asyncio.wait({reading})
+    await service.close()  # what was spoken until a signal is in the usage row
+    summary = {"status": "cancelled"} if reading.cancelled() else reading.result()
     _say(json.dumps(summary))
     return 0 if summary.get("status") == "success" else 1
+
+
+async def _read(events: AsyncGenerator[JsonObject], sink: "_Sink") -> JsonObject:
+    async with aclosing(events):
+        async for event in events:
+            await asyncio.to_thread(sink.take, event)
+    return await asyncio.to_thread(sink.summary)
 
 
 async def _fill_key(store: Store, body: object) -> None:
@@ -149,10 +171,13 @@ class _Sink:
         told = {k: v for k, v in last.items() if k not in ("audio_base64", "alignments")}
         if audio:
             told["audio_path"] = str(self._write(audio, last))
+        if last.get("alignments"):
+            path = self._out / f"{last['request_id']}.alignments.json"
+            path.write_text(json.dumps(last["alignments"], ensure_ascii=False), encoding="utf-8")
+            told["alignments_path"] = str(path)
         return told
 
     def _write(self, audio: bytes, result: JsonObject) -> Path:
-        self._out.mkdir(parents=True, exist_ok=True)
         path = self._out / f"{result['request_id']}.{result['format']}"
         path.write_bytes(audio)
         with path.open("r+b") as file:

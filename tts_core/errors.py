@@ -25,6 +25,7 @@ TTSError                    internal
 │   ├── ReferenceClipped    reference_clipped
 │   └── ReferenceNoisy      reference_noisy
 ├── ResultTooLarge          result_too_large
+├── ResultExpired           result_expired
 ├── Overloaded              overloaded
 ├── StoreUnavailable        store_unavailable
 ├── Cancelled               cancelled
@@ -100,7 +101,7 @@ class TextEmpty(TextError):
 
 
 class TextTooLong(TextError):
-    """`text` is longer than XTTS_MAX_TEXT_CHARS."""
+    """`text` is longer than XTTS_MAX_TEXT_CHARS, or a sentence of it expands beyond what the model takes at once."""
 
     code = "text_too_long"
 
@@ -192,6 +193,12 @@ class ResultTooLarge(TTSError):
     """`output: inline` was asked for and the audio exceeds what one job may return."""
 
     code = "result_too_large"
+
+
+class ResultExpired(TTSError):
+    """The same request has succeeded before, and its audio is no longer kept: send it under another key."""
+
+    code = "result_expired"
 
 
 class Overloaded(TTSError):

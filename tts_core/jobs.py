@@ -7,7 +7,7 @@ repeats a value in an error: values can be secrets, texts or megabytes.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +19,7 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from tts_core.errors import InvalidInput, NotSupported
@@ -108,6 +109,12 @@ class _WithReference(Request):
     reference_audio_url: Clips = ()
     reference_audio_base64: Clips = ()
     consent: Statement | None = None
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        if len(self.reference_audio_url) + len(self.reference_audio_base64) > MAX_CLIPS:
+            raise ValueError(f"reference_audio_url and _base64 have more than {MAX_CLIPS} clips together")
+        return self
 
     @property
     def has_reference(self) -> bool:
@@ -215,7 +222,7 @@ def parse(body: object) -> AnyRequest:
 def _reason(location: Sequence[int | str], message: str) -> str:
     # Location is caller-made for unknown fields: shortened, and escaped so that it is always valid UTF-8.
     path = ".".join(ascii(part)[1:-1] if isinstance(part, str) else str(part) for part in location) or "input"
-    return f"{path[:80]}: {message}"
+    return f"{path[:80]}: {message.removeprefix('Value error, ')}"
 
 
 def _refuse_the_future(request: Synthesize) -> None:

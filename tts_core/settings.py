@@ -61,6 +61,8 @@ class Settings(BaseModel):
         """raises StartupError that names each wrong variable, never its value"""
         ours = {k.removeprefix("XTTS_").lower(): v for k, v in env.items() if k.startswith("XTTS_") and v}
         foreign = {field: env[name] for name, field in FOREIGN_NAMES.items() if env.get(name)}
+        # Their names are RunPod's and coqui's: a second one of ours would be a second way to set them.
+        ours = {f"xtts_{k}" if k in ("runpod_job_url", "coqui_tos_agreed") else k: v for k, v in ours.items()}
         try:
             return cls.model_validate(foreign | ours)
         except ValidationError as exc:

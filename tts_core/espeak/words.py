@@ -92,6 +92,9 @@ class WordTimer:
 
     def _source_index(self, mark: Mark) -> int:
         origin = self._spoken.origin
+        # The end of a clause is told as its closing mark, and where it has none as its last character.
+        if mark.kind == "end" and mark.position == len(origin) - 1:
+            return len(self._spoken.source)
         return origin[mark.position] if mark.position < len(origin) else len(self._spoken.source)
 
     def _sounding(self, count: int) -> int:

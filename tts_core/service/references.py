@@ -72,6 +72,6 @@ class References:
 
 def _decode(clip: str) -> bytes:
     try:
-        return base64.b64decode(clip, validate=True)
+        return base64.b64decode("".join(clip.split()), validate=True)  # `base64 FILE` wraps its lines
     except (binascii.Error, ValueError) as exc:
         raise ReferenceNotAudio("reference_audio_base64: is not base64") from exc

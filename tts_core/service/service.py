@@ -80,7 +80,7 @@ class Service:
             run = self._runs[identity] = Run(self.store, reservation, job_id=job_id, work=self._work(request))
             run.owner.add_done_callback(lambda _: self._runs.pop(identity))
         elif run.fingerprint != reservation.fingerprint:
-            raise IdempotencyConflict(f"{reservation.identity!r} is being worked on with another body")
+            raise IdempotencyConflict("the same idempotency_key or job id is being worked on with another body")
         return run
 
     def _work(self, request: AnyRequest) -> Work:

@@ -5,8 +5,10 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
+from dataclasses import asdict
 
 from tts_core.audio.encode import check_rate, content_type, default_rate_hz
+from tts_core.errors import ResultExpired
 from tts_core.jobs import JsonObject, Synthesize
 from tts_core.service.delivery import ChunkStream, tell
 from tts_core.service.references import References
@@ -14,7 +16,7 @@ from tts_core.service.run import Attempt, Run
 from tts_core.service.take import Script, Take
 from tts_core.store import Outcome, Store
 from tts_core.synthesizer import Spoken, Synthesizer
-from tts_core.text import check_text, choose_language, plan
+from tts_core.text import check_script, check_text, choose_language, plan
 from tts_core.types import Manner
 
 
@@ -51,8 +53,11 @@ class Synthesis:
         """Tell a finished request again from what was kept of it; nothing is spoken or charged."""
         assert outcome.result is not None
         assert outcome.audio_path is not None
-        audio = await self._store.get_object(outcome.audio_path)
-        chunks = ChunkStream(run.emit, self._store, path=outcome.audio_path, audio_format=request.format)
+        try:
+            audio = await self._store.get_object(outcome.audio_path)
+        except KeyError as exc:
+            raise ResultExpired("the request has succeeded before, but its audio is no longer kept") from exc
+        chunks = ChunkStream(run.emit, self._store, path=f"{outcome.audio_path}.again", audio_format=request.format)
         if request.streaming:
             await chunks.send(audio)
         return await tell(request, json.loads(outcome.result), audio, chunks=chunks, path=outcome.audio_path)
@@ -65,6 +70,7 @@ class Synthesis:
         attempt.metadata = json.dumps(request.metadata)
         language = await asyncio.to_thread(choose_language, request.language, request.text)
         speaker, attempt.voice_id = await self._references.speaker(request, attempt.reserved.tenant)
+        warnings = check_script(request.text)
         engine = self._synthesizer.engine
         utterances = plan(request.text, language=language, max_chars=engine.max_chars(language))
         return Script(
@@ -72,6 +78,7 @@ class Synthesis:
             manner=Manner(speaker, language, request.speed, request.sampling),
             engine_rate_hz=engine.sample_rate_hz,
             rate_hz=rate_hz,
+            warnings=warnings,
             audio_path=f"audio/{attempt.reserved.tenant.id}/{attempt.reserved.request_id}.{request.format}",
         )
 
@@ -95,7 +102,7 @@ class Synthesis:
             "engine_revision": self._synthesizer.engine.revision,
             "alignments": take.alignments.items if request.include_alignments else None,
             "quality": None,
-            "warnings": [],
+            "warnings": [asdict(warning) for warning in script.warnings],
             "usage": {"characters": len(request.text), "audio_seconds": round(attempt.audio_seconds, 3)},
         }
 

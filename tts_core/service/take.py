@@ -12,7 +12,7 @@ from tts_core.service.delivery import MAX_CHUNK_BYTES, ChunkStream, Emit, Record
 from tts_core.service.run import Attempt
 from tts_core.store import Objects
 from tts_core.synthesizer import Spoken
-from tts_core.types import Manner, Utterance
+from tts_core.types import Manner, Utterance, Warn
 
 FIRST_CHUNK_S = 0.1
 MAX_CHUNK_S = 6.4
@@ -29,6 +29,7 @@ class Script:
 
     engine_rate_hz  of the samples that are heard
     rate_hz         of the encoded audio
+    warnings        what of the text will not be heard
     audio_path      object path of the recording
     """
 
@@ -36,6 +37,7 @@ class Script:
     manner: Manner
     engine_rate_hz: int
     rate_hz: int
+    warnings: Sequence[Warn]
     audio_path: str
 
 
@@ -43,9 +45,11 @@ class Take:
     """Hears what is spoken, in order; `finish` once at the end, `close` in any case."""
 
     def __init__(self, request: Synthesize, script: Script, attempt: Attempt, *, emit: Emit, objects: Objects) -> None:
+        # A name per attempt: what an earlier one has told its listeners must not change.
+        fence = attempt.reserved.fence
         self.recording = Recording(request.format)
         self.alignments = Alignments(request.text, script.plan, script.engine_rate_hz)
-        self.chunks = ChunkStream(emit, objects, path=script.audio_path, audio_format=request.format)
+        self.chunks = ChunkStream(emit, objects, path=f"{script.audio_path}.{fence}", audio_format=request.format)
         self.first_audio_s: float | None = None
         self._request = request
         self._attempt = attempt

@@ -26,6 +26,7 @@ class VoiceLibrary:
         tenant, voice_id = attempt.reserved.tenant, attempt.reserved.request_id
         if not request.has_reference:
             raise InvalidInput("reference_audio_base64: a voice needs a clip, here or in reference_audio_url")
+        language = choose_language(request.language, "") if request.language else None
         files = await self._references.clips(request, tenant)
         clips = await self._references.read(files)
         await self._engine.clone(clips)
@@ -37,7 +38,7 @@ class VoiceLibrary:
             tenant_id=tenant.id,
             name=request.name,
             description=request.description,
-            language=choose_language(request.language, "") if request.language else None,
+            language=language,
             consent=request.consent or "attested by the tenant",
             clip_paths=paths,
             report=json.dumps([asdict(clip.report) for clip in clips]),

@@ -52,14 +52,15 @@ def prepacked_int8(weight: Tensor, bias: Tensor | None) -> Linear:
     comes out as NaN.
     """
     scales = (weight.abs().amax(1) / INT8_PEAK).clamp(min=torch.finfo(weight.dtype).tiny)
-    quantized = (weight / scales[:, None]).round().to(torch.int8)
+    quantized = (weight / scales[:, None]).round().to(torch.int8).contiguous()
     packed = torch.ops.onednn.qlinear_prepack(quantized, None)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
 
     def apply(x: Tensor) -> Tensor:
         peaks = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
         steps = peaks.clamp(min=torch.finfo(x.dtype).tiny) / INT8_PEAK
-        rows = (x / steps).round_().to(torch.int8)
+        # oneDNN reads either matrix as if it were contiguous, and says nothing.
+        rows = (x / steps).round_().to(torch.int8).contiguous()
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rows, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
