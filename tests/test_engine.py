@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.oracle import coqui_model
 from tests.tiny_xtts import build
-from tts_core.errors import Cancelled, Overloaded, ReferenceTooShort, TextTooLong, VoiceNotFound
+from tts_core.errors import Cancelled, Overloaded, ReferenceTooShort, VoiceNotFound
 from tts_core.types import (
     Audience,
     AudioChunk,
@@ -24,6 +24,7 @@ from tts_core.types import (
     FloatArray,
     Language,
     Manner,
+    Quality,
     ReferenceClip,
     Sampling,
     Speaker,
@@ -187,8 +188,6 @@ async def test_an_error_ends_those_in_its_step_only(engine: XttsEngine) -> None:
 
     with before_each_decode(engine, fail), pytest.raises(RuntimeError, match="CUDA says no"):
         await whole(speak(engine, "Hello there, all of you."))
-    with pytest.raises(TextTooLong, match="the model takes 401"):
-        await whole(speak(engine, "1 " * 300))
     assert np.array_equal(await whole(speak(engine, seed=5)), alone)
 
 
@@ -214,6 +213,94 @@ async def test_a_full_waiting_room_refuses_and_says_when_to_come_back(
     assert len(spoken) >= 2
     assert len(refused) + len(spoken) == 8
     await engine.close()
+
+
+@contextmanager
+def drawing(engine: XttsEngine, code_of: Callable[[int, int], int]) -> Iterator[None]:
+    """Makes `code_of(take, n)` the n-th code of each take, both counted from 0; one utterance at a time."""
+    take, place, prefill, decode = -1, 0, engine.gpt.prefill, engine.gpt.decode
+
+    def forced(latents: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        logits = torch.full_like(logits, -1e6)
+        logits[:, code_of(take, place)] = 1e6
+        return latents, logits
+
+    def first(*args: Any) -> tuple[Tensor, Tensor]:
+        nonlocal take, place
+        take, place = take + 1, 0
+        return forced(*prefill(*args))
+
+    def later(*args: Any, **how: Any) -> tuple[Tensor, Tensor]:
+        nonlocal place
+        place += 1
+        return forced(*decode(*args, **how))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.gpt, "prefill", first)
+        patch.setattr(engine.gpt, "decode", later)
+        yield
+
+
+@pytest.fixture(scope="module")
+def guarded(folder: Path) -> Iterator[XttsEngine]:
+    engine = XttsEngine(folder, device="cpu", slots=2, guarded=True)
+    yield engine
+    asyncio.run(engine.close())
+
+
+TEXT = "This is a sentence of an ordinary length."
+LENGTH = round(len(TEXT) / 15 * 22050 / 1024)
+STOP = 1025
+
+
+def well(place: int) -> int:
+    """No loop and no stall, and an end when it is time."""
+    return STOP if place == LENGTH else (place * place * 37 + 11 * place) % 1000
+
+
+async def judged(engine: XttsEngine, *, due_s: float = math.inf) -> tuple[float, Quality | None]:
+    """Seconds of audio, and the verdict."""
+    chunks = [chunk async for chunk in speak(engine, TEXT, due_s=due_s)]
+    return sum(len(chunk.samples) for chunk in chunks) / engine.sample_rate_hz, chunks[-1].quality
+
+
+async def test_a_good_take_is_kept(guarded: XttsEngine) -> None:
+    with drawing(guarded, lambda _, place: well(place)):
+        seconds, quality = await judged(guarded)
+    assert quality == Quality("ok", 0)
+    assert seconds == pytest.approx((LENGTH + 1) * 1024 / 22050, abs=0.02)
+
+
+async def test_a_bad_take_of_which_nothing_was_heard_is_spoken_anew(guarded: XttsEngine) -> None:
+    with drawing(guarded, lambda take, place: 7 if take == 0 else well(place)):
+        seconds, quality = await judged(guarded)
+    assert quality == Quality("ok", 1)
+    assert seconds == pytest.approx((LENGTH + 1) * 1024 / 22050, abs=0.02)
+
+
+async def test_where_all_takes_are_bad_the_best_is_kept_and_the_verdict_says_so(guarded: XttsEngine) -> None:
+    def code_of(take: int, place: int) -> int:
+        if take == 1:  # a stall is lighter than a loop
+            return well(place) if place < 30 else 7
+        return place % 12
+
+    with drawing(guarded, code_of):
+        seconds, quality = await judged(guarded)
+    assert quality == Quality("stall", 2)
+    assert seconds == pytest.approx((30 + 26) * 1024 / 22050, abs=0.1)
+
+
+async def test_a_stream_that_has_been_heard_is_cut_and_reported(guarded: XttsEngine) -> None:
+    with drawing(guarded, lambda _, place: well(place) if place < 30 else 7):
+        seconds, quality = await judged(guarded, due_s=time.monotonic())
+    assert quality == Quality("stall", 0)
+    assert seconds == pytest.approx((30 + 26) * 1024 / 22050, abs=0.1)
+
+
+async def test_a_sentence_full_of_numbers_is_spoken_in_parts(engine: XttsEngine) -> None:
+    text = "It cost $1,234,567.89, then $2,345,678.91, then $3,456,789.12, and $4,567,891.23, never $5,678,912.34."
+    samples = await first_chunk(speak(engine, text, due_s=time.monotonic()))
+    assert len(samples)
 
 
 @pytest.mark.parametrize("language", get_args(Language))

@@ -19,7 +19,6 @@ from tts_core.xtts.guard import (
     MODEL_MAX_CODES,
     STOP_CODE,
     CodeWatch,
-    Quality,
     Try,
     Verdict,
     better,
@@ -238,7 +237,3 @@ def test_of_two_alike_the_one_of_the_usual_length_is_kept() -> None:
     assert better(long, usual, chars=60) is better(usual, short, chars=60) is usual
     first, second = Try("loop", 90), Try("loop", 90)
     assert better(first, second, chars=60) is first
-
-
-def test_quality_is_a_plain_value() -> None:
-    assert Quality("ok", 0) == Quality(verdict="ok", retries=0)

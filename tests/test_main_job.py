@@ -106,8 +106,8 @@ def test_a_stopped_job_has_its_summary_and_its_usage_row(tmp_path: Path, stop: s
     job = {"text": "The quick brown fox jumps over the lazy dog. " * 400, "progress": True, "language": "en"}
     command = [sys.executable, "handler.py", "--job", "-", "--out", str(tmp_path / "out")]
     env = dict(os.environ) | {"XTTS_DATA_DIR": str(tmp_path / "data")}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         assert process.stdout is not None

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from TTS.tts.models.xtts import Xtts
 
+from tests.oracle import coqui_model
 from tests.tiny_xtts import build
-from tts_core.xtts import checkpoint
 from tts_core.xtts.gpt import Gpt, GptSizes
 from tts_core.xtts.sampler import SamplingRows, draw, exponential_noise, scores_of
 from tts_core.xtts.vocoder import Piece, Vocoder, settled_outputs, stretched
@@ -28,7 +28,7 @@ def coqui(tmp_path_factory: pytest.TempPathFactory) -> Xtts:
     """The reference, kept from stopping so that a hundred codes can be compared."""
     folder = tmp_path_factory.mktemp("tiny")
     build(folder)
-    model = checkpoint.load(folder, "cpu")
+    model = coqui_model(folder)
     with torch.no_grad():
         model.gpt.mel_head.bias[model.args.gpt_stop_audio_token] = -1e4
     model.gpt.max_gen_mel_tokens = CODES

@@ -109,6 +109,7 @@ def enliven(model: Xtts) -> None:
     model.gpt.mel_head.weight[model.gpt.stop_audio_token] = 0
     model.gpt.mel_head.bias.zero_()[model.gpt.stop_audio_token] = STOP_LOGIT
     enliven_vocoder(model)
+    enliven_constants(model)
 
 
 def enliven_vocoder(model: Xtts) -> None:
@@ -126,6 +127,15 @@ def enliven_vocoder(model: Xtts) -> None:
     vocoder(torch.randn(1, vocoder.conv_pre.in_channels, 40), g=torch.zeros(1, 512, 1))
     hook.remove()
     vocoder.conv_post.weight *= LOUDNESS / overdriven[0].std()
+
+
+def enliven_constants(model: Xtts) -> None:
+    """A fresh model has scales of 1 and offsets of 0, and its conditioning attention adds 0: errors could hide."""
+    for tensor in model.state_dict().values():
+        if tensor.dim() == 1 and len(tensor) > 1 and tensor.min() == tensor.max():
+            tensor += torch.empty_like(tensor).uniform_(-0.3, 0.3)
+    for block in model.gpt.conditioning_encoder.attn:
+        block.proj_out.weight.normal_(std=block.proj_out.in_channels**-0.5)
 
 
 def spread(conv: nn.Conv1d | nn.ConvTranspose1d, *, inputs: float, gain: float) -> None:

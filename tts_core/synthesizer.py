@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_core.speech import SpeechEngine
-from tts_core.types import Audience, AudioChunk, FloatArray, Manner, Utterance, WordTiming
+from tts_core.types import Audience, AudioChunk, FloatArray, Manner, Quality, Utterance, WordTiming
 
 WINDOW_UTTERANCES = 4
 """Utterances of one stream in the engine at once: enough to fill a batch, few enough to leave room for others."""
@@ -33,12 +33,14 @@ class Spoken:
 
     samples   [n] float32 mono at the engine's rate; n >= 0
     finished  the utterance and the pause behind it end here
+    quality   the engine's judgement of the utterance, if it has one
     """
 
     samples: FloatArray
     utterance: int
     words: tuple[WordTiming, ...] = ()
     finished: bool = False
+    quality: Quality | None = None
 
 
 class Synthesizer:
@@ -83,7 +85,7 @@ class _Clock:
         offset_s = self._utterance_start / self._rate_hz
         words = tuple(WordTiming(w.start_s + offset_s, w.end_s + offset_s, w.start, w.end) for w in chunk.words)
         self._now += len(chunk.samples)
-        return Spoken(chunk.samples, index, words)
+        return Spoken(chunk.samples, index, words, quality=chunk.quality)
 
     def pause(self, pause_s: float, index: int) -> Spoken:
         silence = np.zeros(round(pause_s * self._rate_hz), np.float32)

@@ -96,16 +96,30 @@ class WordTiming:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What an engine thinks of an utterance it has spoken.
+
+    verdict  "ok", or what was wrong with the take that was kept
+    retries  takes that were thrown away
+    """
+
+    verdict: str
+    retries: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioChunk:
     """Speech as it leaves an engine.
 
     samples  [n] float32 mono at the engine's `sample_rate_hz`; n >= 0
     words    words known to have ended by now and not told before
+    quality  of the utterance, on its last chunk, from engines that judge themselves
     """
 
     samples: FloatArray
     words: tuple[WordTiming, ...] = ()
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True, slots=True)

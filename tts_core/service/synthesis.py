@@ -101,7 +101,7 @@ class Synthesis:
             "engine": self._synthesizer.engine.name,
             "engine_revision": self._synthesizer.engine.revision,
             "alignments": take.alignments.items if request.include_alignments else None,
-            "quality": None,
+            "quality": take.quality.told(),
             "warnings": [asdict(warning) for warning in script.warnings],
             "usage": {"characters": len(request.text), "audio_seconds": round(attempt.audio_seconds, 3)},
         }

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from tts_core.audio.encode import Encoder
 from tts_core.jobs import JsonObject, Synthesize
@@ -12,7 +12,7 @@ from tts_core.service.delivery import MAX_CHUNK_BYTES, ChunkStream, Emit, Record
 from tts_core.service.run import Attempt
 from tts_core.store import Objects
 from tts_core.synthesizer import Spoken
-from tts_core.types import Manner, Utterance, Warn
+from tts_core.types import Manner, Quality, Utterance, Warn
 
 FIRST_CHUNK_S = 0.1
 MAX_CHUNK_S = 6.4
@@ -50,6 +50,7 @@ class Take:
         self.recording = Recording(request.format)
         self.alignments = Alignments(request.text, script.plan, script.engine_rate_hz)
         self.chunks = ChunkStream(emit, objects, path=f"{script.audio_path}.{fence}", audio_format=request.format)
+        self.quality = QualityReport()
         self.first_audio_s: float | None = None
         self._request = request
         self._attempt = attempt
@@ -61,6 +62,7 @@ class Take:
     async def hear(self, spoken: Spoken) -> None:
         """Encode, record, stream; what was spoken is charged from here on, whatever happens to it later."""
         self.alignments.follow(spoken)
+        self.quality.follow(spoken)
         data = await asyncio.to_thread(self._encoder.write, spoken.samples)
         self._attempt.audio_seconds += len(spoken.samples) / self._rate_hz
         if self.first_audio_s is None and len(spoken.samples):
@@ -88,6 +90,25 @@ class Take:
             self._attempt.chunks_sent = self.chunks.sent
         elif self._request.output == "inline":
             refuse_above_inline(self.recording.size_bytes)
+
+
+class QualityReport:
+    """What the engine thought of the utterances of a stream."""
+
+    def __init__(self) -> None:
+        self._heard: list[tuple[int, Quality]] = []
+
+    def follow(self, spoken: Spoken) -> None:
+        if spoken.quality is not None:
+            self._heard.append((spoken.utterance, spoken.quality))
+
+    def told(self) -> JsonObject | None:
+        """None from engines that do not judge; the verdict is "ok" where all utterances are."""
+        if not self._heard:
+            return None
+        bad = [{"utterance": index, **asdict(quality)} for index, quality in self._heard if quality.verdict != "ok"]
+        retries = sum(quality.retries for _, quality in self._heard)
+        return {"verdict": bad[0]["verdict"] if bad else "ok", "retries": retries, "utterances": bad}
 
 
 class Pacer:

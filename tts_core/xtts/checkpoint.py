@@ -5,29 +5,23 @@ is folded into the vocoder's weights, and that what only training needs is left 
 """
 
 import hashlib
-import json
-import logging
 import os
 import pickle
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
 from tts_core.errors import StartupError
-from tts_core.xtts.weights import RANDOM_WEIGHTS_MARK
-
-if TYPE_CHECKING:
-    from TTS.tts.models.xtts import Xtts
+from tts_core.xtts.config import Config as Config
+from tts_core.xtts.config import read_config as read_config
 
 TRAINER_ONLY = ("torch_mel_spectrogram_style_encoder.", "torch_mel_spectrogram_dvae.", "dvae.")
 """Tensors that coqui's trainer saves beside the model."""
@@ -51,9 +45,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 FINGERPRINT_BYTES = 1_000_000
 """Of each end of a .pth: its start holds the names and shapes, its end the zip directory with every tensor's CRC."""
-
-MAX_REASON_CHARS = 1000
-"""Of torch's list of tensors that do not fit: a model of another depth has hundreds."""
 
 
 class _Inert:
@@ -90,61 +81,6 @@ class NoRandomFill(TorchFunctionMode):
         if func is torch.randn:
             return torch.empty(*args, **kwargs)
         return func(*args, **kwargs)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What speaking needs of config.json, by its names there. No defaults: coqui's are those of XTTS-v1."""
-
-    gpt_layers: int
-    gpt_n_model_channels: int
-    gpt_n_heads: int
-    gpt_max_audio_tokens: int
-    gpt_max_text_tokens: int
-    gpt_num_audio_tokens: int
-    gpt_start_audio_token: int
-    gpt_stop_audio_token: int
-    gpt_code_stride_len: int
-    gpt_use_perceiver_resampler: bool
-    input_sample_rate: int
-    output_sample_rate: int
-    output_hop_length: int
-    decoder_input_dim: int
-    d_vector_dim: int
-    cond_d_vector_in_each_upsampling_layer: bool
-    gpt_cond_len: int
-    gpt_cond_chunk_len: int
-    max_ref_len: int
-    sound_norm_refs: bool
-
-
-def read_config(folder: Path) -> Config:
-    """raises StartupError if config.json cannot be read, or lacks or misspells a field"""
-    try:
-        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise StartupError(f"config.json of the XTTS-v2 model cannot be used: {exc}") from exc
-    if not isinstance(saved, dict) or not isinstance(saved.get("model_args"), dict):
-        raise StartupError("config.json of the XTTS-v2 model has no 'model_args'")
-    values = saved | saved["model_args"]
-    # An int must be one: `True` and 24.0 are typing errors of whoever edited the file.
-    if wrong := [field.name for field in fields(Config) if type(values.get(field.name)) is not field.type]:
-        raise StartupError(f"config.json lacks, or has of another type: {', '.join(wrong)}")
-    config = Config(**{field.name: values[field.name] for field in fields(Config)})
-    _check_config(config)
-    return config
-
-
-def _check_config(config: Config) -> None:
-    numbers = {field.name: getattr(config, field.name) for field in fields(Config) if field.type is int}
-    if wrong := [name for name, value in numbers.items() if value < (0 if name.endswith("_token") else 1)]:
-        raise StartupError(f"config.json: {', '.join(wrong)} must be positive")
-    if not config.gpt_use_perceiver_resampler:
-        raise StartupError("config.json is of XTTS-v1 (gpt_use_perceiver_resampler is false): XTTS-v2 is needed")
-    if config.gpt_n_model_channels % config.gpt_n_heads:
-        raise StartupError("config.json: gpt_n_model_channels is no multiple of gpt_n_heads")
-    if max(config.gpt_start_audio_token, config.gpt_stop_audio_token) >= config.gpt_num_audio_tokens:
-        raise StartupError("config.json: the start or stop token is not among gpt_num_audio_tokens")
 
 
 def read_tokenizer(folder: Path) -> VoiceBpeTokenizer:
@@ -218,17 +154,6 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256(f"{path.stat().st_size} ".encode() + _both_ends(path)).hexdigest()
 
 
-def fingerprint(folder: Path) -> str:
-    """Changes with the weights, the config, the vocabulary or the built-in voices; reads 4 MB at most."""
-    digest = hashlib.sha256()
-    for name in ("config.json", "vocab.json", "model.pth", "speakers_xtts.pth"):
-        if (folder / name).is_file():
-            digest.update(f"{name} {(folder / name).stat().st_size} ".encode())
-            digest.update(_both_ends(folder / name))
-    marked = (folder / RANDOM_WEIGHTS_MARK).is_file()
-    return digest.hexdigest()[:16] + ("-random-weights" if marked else "")
-
-
 def _both_ends(path: Path) -> bytes:
     with path.open("rb") as file:
         start = file.read(FINGERPRINT_BYTES)
@@ -285,56 +210,3 @@ def _with_length(direction: Tensor, length: Tensor, *, name: str) -> Tensor:
 
 def _uniform(name: str, tensor: Tensor) -> Tensor:
     return tensor.T if TRANSPOSED.fullmatch(name) and tensor.dim() == 2 else tensor
-
-
-# coqui's own model, which the engine before this one runs on.
-
-
-def load(folder: Path, device: str) -> "Xtts":
-    """The model of coqui, ready to speak.
-
-    device  "cpu", "cuda", or "auto": CUDA where there is one
-    raises  StartupError if a file cannot be read, names code, or does not fit its own config.json
-    """
-    from TTS.tts.models.xtts import Xtts
-
-    # transformers warns on every construction of a GPT-2 about token ids that XTTS does not use.
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    tokenizer = read_tokenizer(folder)
-    with NoRandomFill():
-        model = Xtts(_coqui_config(folder, tokenizer))
-    model.tokenizer = tokenizer
-    # Half precision would be taken over as it is.
-    _fill(model, {name: tensor.float() for name, tensor in state_dict(folder).items()})
-    model.eval()
-    _fold_weight_norm(model.hifigan_decoder.waveform_decoder)
-    return model.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-
-
-def _coqui_config(folder: Path, tokenizer: VoiceBpeTokenizer) -> Any:
-    from TTS.tts.configs.xtts_config import XttsConfig
-
-    config = XttsConfig()
-    try:
-        config.load_json(folder / "config.json")
-    except (ValueError, TypeError) as exc:
-        raise StartupError(f"config.json of the XTTS-v2 model cannot be used: {exc}") from exc
-    # As coqui does on loading: the vocabulary decides, whatever config.json says.
-    config.model_args.gpt_number_text_tokens = tokenizer.get_number_tokens()
-    config.model_args.gpt_start_text_token = tokenizer.tokenizer.token_to_id("[START]")
-    config.model_args.gpt_stop_text_token = tokenizer.tokenizer.token_to_id("[STOP]")
-    return config
-
-
-def _fill(model: "Xtts", tensors: dict[str, Tensor]) -> None:
-    try:
-        model.load_state_dict(tensors, strict=True, assign=True)
-    except RuntimeError as exc:  # torch names each missing, unexpected and misshapen tensor
-        raise StartupError(f"model.pth does not fit config.json: {str(exc)[:MAX_REASON_CHARS]}") from exc
-
-
-def _fold_weight_norm(module: torch.nn.Module) -> None:
-    """Once for all, where coqui computes it again for every window of the vocoder."""
-    for part in module.modules():
-        if parametrize.is_parametrized(part, "weight"):
-            parametrize.remove_parametrizations(part, "weight")

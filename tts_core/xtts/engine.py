@@ -3,10 +3,14 @@
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial, reduce
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tts_core.errors import ReferenceTooShort, VoiceNotFound
@@ -15,18 +19,20 @@ from tts_core.types import (
     Audience,
     AudioChunk,
     BuiltinVoice,
+    FloatArray,
     Language,
     Manner,
+    Quality,
     ReferenceClip,
     Speaker,
     Utterance,
 )
 from tts_core.xtts.gpt import Gpt
-from tts_core.xtts.guard import code_budget
+from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
 from tts_core.xtts.loop import EngineLoop, Listener
 from tts_core.xtts.memory import choose_device, precision_for, slots_for
 from tts_core.xtts.model import Voice, load_model
-from tts_core.xtts.reading import read
+from tts_core.xtts.reading import Reading, read_parts
 from tts_core.xtts.runner import Runner, Spoken
 from tts_core.xtts.scheduler import Scheduler
 from tts_core.xtts.vocoder import Vocoder
@@ -40,6 +46,12 @@ RESERVED_CODES = 6
 MIN_CLIP_S = 0.33
 """The conditioning encoder's shortest chunk. Source: coqui `get_gpt_cond_latents`."""
 
+MAX_RETRIES = 2
+"""Of an utterance whose codes look wrong; each costs as much again."""
+
+RETRY_SEED_STEP = 0x9E3779B1
+"""Far from the seeds that callers choose next to each other."""
+
 MAX_WAITING = 256
 """Utterances that may wait for a slot: about a minute's work of one GPU."""
 
@@ -49,11 +61,12 @@ class XttsEngine:
 
     name = "xtts"
 
-    def __init__(self, folder: Path, *, device: str, slots: int | None = None) -> None:
+    def __init__(self, folder: Path, *, device: str, slots: int | None = None, guarded: bool | None = None) -> None:
         """Loads the model.
 
         slots   utterances decoded together; None: what the device's free memory holds
         model, gpt   for tests and benchmarks; while the engine is open only its thread may use them
+        guarded      bad takes are spoken anew; None: unless the weights are random, which speak nothing else
         raises  StartupError if the folder does not hold a model that fits its config.json
         """
         chosen = choose_device(device)
@@ -61,6 +74,7 @@ class XttsEngine:
         self.model = model
         self.revision = f"xtts-{ENGINE_REVISION}-{model.fingerprint}"
         self.sample_rate_hz = model.sample_rate_hz
+        self._guarded = not model.is_random if guarded is None else guarded
         self._voices = tuple(BuiltinVoice(id=_slug(name), name=name) for name in model.speakers)
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
         count = slots or slots_for(model.sizes, chosen, precision_for(chosen))
@@ -90,27 +104,52 @@ class XttsEngine:
         )
 
     async def speak(self, utterance: Utterance, manner: Manner, audience: Audience) -> AsyncGenerator[AudioChunk]:
-        """raises TextTooLong if the model has no place for the text, Overloaded, Cancelled once the engine is closed"""
-        sequence = await self._sequence(utterance, manner, audience)
+        """See SpeechEngine.
+
+        raises  TextTooLong if the model has no place even for a part of the text, Cancelled once the engine is closed
+        """
+        voice = self._voice_of(manner.speaker)
+        self._loop.refuse_if_closed()
+        loop = asyncio.get_running_loop()
+        tokenizer, text = self.model.tokenizer, utterance.text
+        for reading in await loop.run_in_executor(self._reader, read_parts, tokenizer, text, manner.language):
+            ask = partial(self._take, reading, voice, manner, audience)
+            async with aclosing(self._speak_reading(ask, chars=reading.chars)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _speak_reading(self, ask: Callable[..., Spoken], *, chars: int) -> AsyncGenerator[AudioChunk]:
+        """Takes until nothing is wrong with one, or some of it has been heard; where all are bad, the best of them."""
+        takes: list[Spoken] = []
+        while len(takes) <= MAX_RETRIES and (not takes or takes[-1].is_rejected):
+            takes.append(ask(retry=len(takes)))
+            async for samples in self._heard(takes[-1], self._loop.submit):
+                yield AudioChunk(samples)
+        kept = takes[-1]
+        if kept.is_rejected:
+            kept = _best(takes, chars=chars)
+            async for samples in self._heard(kept, self._loop.submit_ended):
+                yield AudioChunk(samples)
+        if kept.watch is not None:
+            yield AudioChunk(np.zeros(0, np.float32), quality=Quality(kept.verdict, retries=len(takes) - 1))
+
+    async def _heard(self, take: Spoken, submit: Callable[[Spoken, Listener], None]) -> AsyncGenerator[FloatArray]:
         listener = Listener()
-        self._loop.submit(sequence, listener)
+        submit(take, listener)
         try:
             while (item := await listener.inbox.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
-                yield AudioChunk(samples=item)
+                yield item
         finally:
-            self._loop.leave(sequence)
+            self._loop.leave(take)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
         self._reader.shutdown()
 
-    async def _sequence(self, utterance: Utterance, manner: Manner, audience: Audience) -> Spoken:
-        voice, sizes = self._voice_of(manner.speaker), self.model.sizes
-        self._loop.refuse_if_closed()
-        loop = asyncio.get_running_loop()
-        reading = await loop.run_in_executor(self._reader, read, self.model.tokenizer, utterance.text, manner.language)
+    def _take(self, reading: Reading, voice: Voice, manner: Manner, audience: Audience, *, retry: int) -> Spoken:
+        sizes, seed = self.model.sizes, manner.sampling.seed
         return Spoken(
             tenant=audience.tenant,
             max_codes=min(code_budget(reading.chars), sizes.max_codes - RESERVED_CODES),
@@ -118,8 +157,9 @@ class XttsEngine:
             due_s=audience.due_s,
             text_ids=tuple(reading.text_ids),
             voice=voice,
-            sampling=manner.sampling,
+            sampling=replace(manner.sampling, seed=(seed + retry * RETRY_SEED_STEP) % 2**32),
             speed=manner.speed,
+            watch=CodeWatch(chars=reading.chars) if self._guarded else None,
         )
 
     def _voice_of(self, speaker: Speaker) -> Voice:
@@ -129,6 +169,11 @@ class XttsEngine:
         if speaker.builtin not in self._builtin:
             raise VoiceNotFound(f"XTTS has no built-in voice {speaker.builtin!r}")
         return self._builtin[speaker.builtin]
+
+
+def _best(takes: Sequence[Spoken], *, chars: int) -> Spoken:
+    judged = [Try(take.verdict, len(take.codes)) for take in takes]
+    return takes[judged.index(reduce(partial(better, chars=chars), judged))]
 
 
 def _slug(name: str) -> str:

@@ -54,14 +54,6 @@ BY_WEIGHT: tuple[Verdict, ...] = ("ok", "stall", "budget", "loop", "short")
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
-    """How an utterance came out: the verdict on what was kept, and how often it was spoken anew."""
-
-    verdict: Verdict
-    retries: int
-
-
-@dataclass(frozen=True, slots=True)
 class Try:
     """One way an utterance was spoken; `codes` without the stop code."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tts_core.errors import Cancelled, TTSError
 from tts_core.types import FloatArray
-from tts_core.xtts.runner import Flight, Runner
+from tts_core.xtts.runner import Flight, Runner, Spoken
 from tts_core.xtts.scheduler import Scheduler, Step, Vocode
 from tts_core.xtts.sequence import Sequence
 
@@ -58,6 +58,11 @@ class EngineLoop:
         self.refuse_if_closed()
         self._inbox.put(lambda: self._add(sequence, listener))
 
+    def submit_ended(self, sequence: Sequence, listener: Listener) -> None:
+        """A take that was withdrawn is to be heard after all. raises Cancelled once closed"""
+        self.refuse_if_closed()
+        self._inbox.put(lambda: self._add_ended(sequence, listener))
+
     def leave(self, sequence: Sequence) -> None:
         """Nobody listens to it any more: it costs no further step."""
         self._inbox.put(lambda: self._drop(sequence))
@@ -97,6 +102,10 @@ class EngineLoop:
         except TTSError as exc:
             listener.tell(exc)
 
+    def _add_ended(self, sequence: Sequence, listener: Listener) -> None:
+        self._scheduler.add_ended(sequence)
+        self._listeners[sequence] = listener
+
     def _drop(self, sequence: Sequence) -> None:
         if self._listeners.pop(sequence, None) is not None:
             self._scheduler.cancel(sequence)
@@ -115,8 +124,14 @@ class EngineLoop:
             else:
                 for sequence, slot in self._scheduler.commit(flight.step, flight.codes()):
                     self._runner.detach(sequence, slot)
+                    self._withdraw_if_rejected(sequence)
         except Exception as exc:  # noqa: BLE001  the root of a step, see above
             self._fail(flight.step, exc)
+
+    def _withdraw_if_rejected(self, sequence: Sequence) -> None:
+        if isinstance(sequence, Spoken) and sequence.is_rejected and sequence in self._listeners:
+            self._scheduler.withdraw(sequence)
+            self._listeners.pop(sequence).tell(None)
 
     def _deliver(self, step: Vocode, waves: list[FloatArray]) -> None:
         for window, wave in zip(step.windows, waves, strict=True):

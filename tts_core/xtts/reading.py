@@ -18,14 +18,20 @@ UNREADABLE = (NotImplementedError, ArithmeticError, LookupError, ValueError, Rec
 HINDI_DIGITS = ("शून्य", "एक", "दो", "तीन", "चार", "पाँच", "छह", "सात", "आठ", "नौ")
 HINDI_POINT = "दशमलव"
 
+SPACE = re.compile(r"\s+")
+OUTSIDE_NUMBERS = re.compile(r"(?<![\d.,$£€%])|(?![\d.,$£€%])")
+BETWEEN_DIGITS = re.compile(r"(?<=[0-9])(?=[0-9])")
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """
+    text      as it was given, without white space around it
     text_ids  what goes into the GPT, without start and stop
     chars     length of the text as it was read: numbers as words; Chinese, Japanese and Korean in Latin letters
     """
 
+    text: str
     text_ids: list[int]
     chars: int
 
@@ -40,7 +46,29 @@ def read(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> Reading
     text_ids = tokenizer.tokenizer.encode(f"[{tag}]{spelled}".replace(" ", "[SPACE]")).ids
     if len(text_ids) > MAX_TEXT_IDS:
         raise TextTooLong(f"an utterance has {len(text_ids)} text ids, the model takes {MAX_TEXT_IDS} at once")
-    return Reading(text_ids=text_ids, chars=len(spelled))
+    return Reading(text=text.strip(), text_ids=text_ids, chars=len(spelled))
+
+
+def read_parts(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> list[Reading]:
+    """The text as one reading if the model has place for it, else as several: words in order, nothing lost.
+
+    A sentence within the engine's limit of characters can be too long all the same once its numbers are words.
+    """
+    try:
+        return [read(tokenizer, text, language)]
+    except TextTooLong:
+        halves = _halves(text.strip())
+    return [reading for half in halves for reading in read_parts(tokenizer, half, language)]
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """Cut nearest the middle: between words, else not in a number (Chinese has no spaces), else between its digits."""
+    by_digits = BETWEEN_DIGITS.sub(" ", text)  # the parts of a number would be read as numbers of their own
+    for written, border in ((text, SPACE), (text, OUTSIDE_NUMBERS), (by_digits, SPACE)):
+        if places := [match.start() for match in border.finditer(written) if 0 < match.start() < len(written)]:
+            cut = min(places, key=lambda place: abs(place - len(written) / 2))
+            return written[:cut], written[cut:]
+    return text[: len(text) // 2], text[len(text) // 2 :]
 
 
 def _spell(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> str:

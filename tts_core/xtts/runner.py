@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tts_core.types import FloatArray, Sampling
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
+from tts_core.xtts.guard import CodeWatch, Verdict
 from tts_core.xtts.model import Voice
 from tts_core.xtts.sampler import SamplingRows, draw, exponential_noise, scores_of
 from tts_core.xtts.scheduler import Decode, Prefill, Step, Vocode, Window
@@ -28,6 +29,8 @@ class Spoken(Sequence):
 
     text_ids  what goes into the GPT, without start and stop
     latents   [n, width] once it has left its slot and is not all vocoded
+    watch     judges the codes; None where nothing is judged
+    verdict   what was wrong with it; "ok" until something is
     """
 
     text_ids: tuple[int, ...] = ()
@@ -35,6 +38,26 @@ class Spoken(Sequence):
     sampling: Sampling = field(default_factory=Sampling)
     speed: float = 1.0
     latents: Tensor | None = None
+    watch: CodeWatch | None = None
+    verdict: Verdict = "ok"
+
+    @property
+    def is_rejected(self) -> bool:
+        """A bad take of which nothing has been heard: another one may be better."""
+        return self.verdict != "ok" and self.windows == 0
+
+    def read(self, code: int) -> None:
+        """As any sequence, and ended by the watch at the first thing that is wrong."""
+        if self.ending is not None:
+            return
+        Sequence.read(self, code)
+        if self.watch is None:
+            return
+        fault = self.watch.read(code)
+        if self.ending is not None:
+            self.verdict = self.watch.ended(stopped=self.ending == "stop")
+        elif fault is not None:
+            self.ending, self.verdict = "guard", fault
 
     @property
     def prompt_positions(self) -> int:

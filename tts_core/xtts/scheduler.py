@@ -93,6 +93,15 @@ class Scheduler:
         sequence.arrived = self._arrivals
         self._waiting.append(sequence)
 
+    def add_ended(self, sequence: Sequence) -> None:
+        """A take withdrawn before is to be heard after all: all its codes are there."""
+        assert sequence.ending is not None
+        self._live.append(sequence)
+
+    def withdraw(self, sequence: Sequence) -> None:
+        """A take that has ended is not to be heard, for now."""
+        self._retire(sequence)
+
     def cancel(self, sequence: Sequence) -> None:
         """Forget it, whatever it is doing; its slot is free for the next step."""
         if sequence.ending is None or not sequence.is_vocoded:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-Ending = Literal["stop", "budget", "cancelled"]
+Ending = Literal["stop", "budget", "guard", "cancelled"]
 
 FIRST_WINDOWS_CODES = (8, 12, 20)
 LATER_WINDOWS_CODES = 40
@@ -57,9 +57,14 @@ class Sequence:
 
     @property
     def window_is_ready(self) -> bool:
-        """Enough new codes for the next window, or the end has come and its window has not."""
+        """Enough new codes for the next window, or the end has come and its window has not.
+
+        A whole job has one window, at its end: it is cheaper, and a bad take can be thrown away until then.
+        """
         if self.is_vocoded or self.ending == "cancelled":
             return False
+        if not self.is_streamed:
+            return self.ending is not None
         sizes = FIRST_WINDOWS_CODES
         wanted = sizes[self.windows] if self.windows < len(sizes) else LATER_WINDOWS_CODES
         return self.ending is not None or len(self.codes) - self.windowed >= wanted
