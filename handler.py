@@ -71,7 +71,7 @@ def choose_engine(settings: Settings) -> SpeechEngine:
             from tts_core.xtts.engine import XttsEngine
         except ImportError as exc:
             raise StartupError(f"XTTS needs a package that is not installed, {exc.name!r}: install .[xtts]") from exc
-        return XttsEngine(folder, device=settings.device)
+        return XttsEngine(folder, device=settings.device, precision=settings.precision)
     if settings.engine == "xtts" or (settings.engine == "auto" and settings.on_runpod):
         raise StartupError("no XTTS-v2 weights found: set XTTS_MODEL_PATH, or XTTS_ENGINE=espeak to do without")
     from tts_core.espeak import EspeakEngine

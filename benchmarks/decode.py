@@ -20,7 +20,7 @@ from TTS.tts.models.xtts import Xtts
 from benchmarks.common import TEXTS, Args, median_of, parse_args, report
 from benchmarks.pair import COQUI_SAMPLING, SAMPLING, CoquiVoice, coqui, coqui_voice, endless, wait_for
 from tts_core.xtts.gpt import Gpt
-from tts_core.xtts.memory import choose_device, precision_for
+from tts_core.xtts.memory import choose_device, choose_precision
 from tts_core.xtts.model import Voice, load_model
 from tts_core.xtts.reading import read
 from tts_core.xtts.runner import Flight, Runner, Spoken
@@ -75,7 +75,7 @@ class Ours:
 
     def __init__(self, args: Args, *, slots: int) -> None:
         device = choose_device(args.device)
-        self.precision = precision_for(device)
+        self.precision = choose_precision("auto", device).dtype
         self._model = endless(load_model(args.model, device=device, precision=self.precision))
         gpt = Gpt(self._model.gpt, self._model.sizes, slots=slots)
         self._runner = Runner(gpt, Vocoder(self._model.vocoder), slots=slots)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.oracle import coqui_model
 from tests.tiny_xtts import build
-from tts_core.errors import Cancelled, Overloaded, ReferenceTooShort, VoiceNotFound
+from tts_core.errors import Cancelled, Overloaded, ReferenceTooShort, StartupError, VoiceNotFound
 from tts_core.types import (
     Audience,
     AudioChunk,
@@ -32,7 +32,9 @@ from tts_core.types import (
 )
 from tts_core.xtts import engine as engine_module
 from tts_core.xtts.engine import XttsEngine
+from tts_core.xtts.gpt import Gpt
 from tts_core.xtts.guard import code_budget
+from tts_core.xtts.linear import has_fast_bf16, has_fast_int8
 
 SENTENCES: dict[Language, str] = {
     "en": "We met 23 people.",
@@ -199,6 +201,48 @@ async def test_audio_that_is_not_finite_is_an_error(engine: XttsEngine) -> None:
     with before_each_decode(engine, poison), pytest.raises(ArithmeticError, match="not finite"):
         await whole(speak(engine, "Hello there, all of you."))
     assert np.isfinite(await whole(speak(engine))).all()  # the next one in this slot is not spoiled
+
+
+async def test_steps_that_do_not_fit_the_memory_are_taken_in_halves(
+    engine: XttsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [await whole(speak(engine, seed=seed)) for seed in range(3)]
+    prefill, sizes = engine.gpt.prefill, []
+
+    def short_of_memory(texts: list[Any], prefixes: list[Any], slots: list[int]) -> tuple[Tensor, Tensor]:
+        sizes.append(len(slots))
+        if len(slots) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return prefill(texts, prefixes, slots)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.gpt, "prefill", short_of_memory)
+        with before_each_decode(engine, lambda _: time.sleep(0.01)):  # so that the others arrive while one decodes
+            together = await asyncio.gather(*(whole(speak(engine, seed=seed)) for seed in range(3)))
+    assert max(sizes) > 1
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=EXACT)
+
+
+async def test_a_model_that_speaks_nothing_finite_does_not_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(gpt: Gpt, codes: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        return torch.full((len(codes), gpt.sizes.width), torch.nan), torch.zeros(len(codes), gpt.sizes.codes)
+
+    monkeypatch.setattr(Gpt, "decode", broken)
+    with pytest.raises(StartupError, match="not finite"):
+        XttsEngine(folder, device="cpu", slots=1)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+async def test_the_fast_precisions_speak_too_and_say_so(folder: Path, precision: str) -> None:
+    if not (has_fast_bf16() if precision == "bf16" else has_fast_int8()):
+        with pytest.raises(StartupError, match=precision):
+            XttsEngine(folder, device="cpu", slots=1, precision=precision)
+        return
+    engine = XttsEngine(folder, device="cpu", slots=1, precision=precision)
+    assert f"-{precision}-" in engine.revision
+    assert len(await whole(speak(engine)))
+    await engine.close()
 
 
 async def test_a_full_waiting_room_refuses_and_says_when_to_come_back(

@@ -29,6 +29,9 @@ class Settings(BaseModel):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """`auto`: bf16 on CUDA, fp32 on a CPU. On CPUs that have it, bf16 and int8 are faster and less exact."""
+
     store: Literal["auto", "local"] = "auto"
     """`auto` is refused on RunPod: there the local store dies with the worker, so it must be asked for."""
 

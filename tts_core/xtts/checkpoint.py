@@ -20,8 +20,6 @@ from torch.overrides import TorchFunctionMode
 from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
 from tts_core.errors import StartupError
-from tts_core.xtts.config import Config as Config
-from tts_core.xtts.config import read_config as read_config
 
 TRAINER_ONLY = ("torch_mel_spectrogram_style_encoder.", "torch_mel_spectrogram_dvae.", "dvae.")
 """Tensors that coqui's trainer saves beside the model."""

@@ -27,12 +27,12 @@ from tts_core.types import (
     Speaker,
     Utterance,
 )
-from tts_core.xtts.gpt import Gpt
+from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
 from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
 from tts_core.xtts.loop import EngineLoop, Listener
-from tts_core.xtts.memory import choose_device, precision_for, slots_for
+from tts_core.xtts.memory import choose_device, choose_precision, slots_for
 from tts_core.xtts.model import Voice, load_model
-from tts_core.xtts.reading import Reading, read_parts
+from tts_core.xtts.reading import Reading, read, read_parts
 from tts_core.xtts.runner import Runner, Spoken
 from tts_core.xtts.scheduler import Scheduler
 from tts_core.xtts.vocoder import Vocoder
@@ -45,6 +45,9 @@ RESERVED_CODES = 6
 
 MIN_CLIP_S = 0.33
 """The conditioning encoder's shortest chunk. Source: coqui `get_gpt_cond_latents`."""
+
+WARM_UP_TEXT = "This is a test."
+WARM_UP_CODES = 12
 
 MAX_RETRIES = 2
 """Of an utterance whose codes look wrong; each costs as much again."""
@@ -61,26 +64,35 @@ class XttsEngine:
 
     name = "xtts"
 
-    def __init__(self, folder: Path, *, device: str, slots: int | None = None, guarded: bool | None = None) -> None:
-        """Loads the model.
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str,
+        precision: str = "auto",
+        slots: int | None = None,
+        guarded: bool | None = None,
+    ) -> None:
+        """Loads the model and speaks with it, unheard.
 
-        slots   utterances decoded together; None: what the device's free memory holds
-        model, gpt   for tests and benchmarks; while the engine is open only its thread may use them
+        slots        utterances decoded together; None: what the device's free memory holds
         guarded      bad takes are spoken anew; None: unless the weights are random, which speak nothing else
-        raises  StartupError if the folder does not hold a model that fits its config.json
+        model, gpt   for tests and benchmarks; while the engine is open only its thread may use them
+        raises       StartupError if the folder does not hold a model that fits its config.json and speaks
         """
         chosen = choose_device(device)
-        model = load_model(folder, device=chosen, precision=precision_for(chosen))
-        self.model = model
-        self.revision = f"xtts-{ENGINE_REVISION}-{model.fingerprint}"
+        exactness = choose_precision(precision, chosen)
+        self.model = model = load_model(folder, device=chosen, precision=exactness.dtype)
+        self.revision = f"xtts-{ENGINE_REVISION}-{exactness.name}-{model.fingerprint}"
         self.sample_rate_hz = model.sample_rate_hz
         self._guarded = not model.is_random if guarded is None else guarded
         self._voices = tuple(BuiltinVoice(id=_slug(name), name=name) for name in model.speakers)
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
-        count = slots or slots_for(model.sizes, chosen, precision_for(chosen))
-        self.gpt = Gpt(model.gpt, model.sizes, slots=count)
+        count = slots or slots_for(model.sizes, chosen, exactness.dtype)
+        self.gpt = Gpt(model.gpt, model.sizes, slots=count, linear=exactness.linear)
         runner = Runner(self.gpt, Vocoder(model.vocoder), slots=count)
         self._loop = EngineLoop(Scheduler(slots=count, max_waiting=MAX_WAITING), runner, rate_hz=self.sample_rate_hz)
+        self._loop.warm_up(self._warm_up_take())
         # Milliseconds, and not thread-safe in every language: the device's thread must not wait for it.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="xtts-reader")
         self._loop.start()
@@ -161,6 +173,13 @@ class XttsEngine:
             speed=manner.speed,
             watch=CodeWatch(chars=reading.chars) if self._guarded else None,
         )
+
+    def _warm_up_take(self) -> Spoken:
+        silent = Voice(torch.zeros(PREFIX_POSITIONS, self.model.sizes.width), torch.ones(512) / 512**0.5)
+        voice = next(iter(self.model.speakers.values()), silent)
+        reading = read(self.model.tokenizer, WARM_UP_TEXT, "en")
+        take = self._take(reading, voice, Manner(Speaker(), "en"), Audience(), retry=0)
+        return replace(take, max_codes=WARM_UP_CODES, watch=None)
 
     def _voice_of(self, speaker: Speaker) -> Voice:
         if speaker.builtin is None:

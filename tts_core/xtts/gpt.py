@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tts_core.xtts.linear import Linear, MakeLinear, dense
+
 PREFIX_POSITIONS = 32
 """Latents of the perceiver that stand before the text: the voice."""
-
-Linear = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,6 @@ class Layer:
     down: Linear
 
 
-def dense(weight: Tensor, bias: Tensor | None) -> Linear:
-    """weight [out, in]"""
-    return lambda x: functional.linear(x, weight, bias)
-
-
 class Gpt:
     """Weights and KV slots; every method is one launch of the device and waits for nothing."""
 
@@ -65,7 +60,7 @@ class Gpt:
         sizes: GptSizes,
         *,
         slots: int,
-        linear: Callable[[Tensor, Tensor | None], Linear] = dense,
+        linear: MakeLinear = dense,
     ) -> None:
         """weights: as the checkpoint names them, `gpt.` removed, matrices [out, in]; on the device, in its precision"""
         self.sizes = sizes
@@ -181,7 +176,7 @@ class Gpt:
         return latents.float(), self._head(latents).float()
 
 
-def _layer(weights: Mapping[str, Tensor], number: int, linear: Callable[[Tensor, Tensor | None], Linear]) -> Layer:
+def _layer(weights: Mapping[str, Tensor], number: int, linear: MakeLinear) -> Layer:
     def pair(name: str) -> tuple[Tensor, Tensor]:
         return weights[f"gpt.h.{number}.{name}.weight"], weights[f"gpt.h.{number}.{name}.bias"]
 

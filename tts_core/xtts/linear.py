@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Linear = Callable[[Tensor], Tensor]
+MakeLinear = Callable[[Tensor, Tensor | None], Linear]
 
 INT8_PEAK = 127
 
@@ -32,6 +34,11 @@ def has_fast_int8() -> bool:
     return _any_of("avx512_vnni", "amx_int8")
 
 
+def dense(weight: Tensor, bias: Tensor | None) -> Linear:
+    """As they are, in whatever precision and on whatever device."""
+    return lambda x: functional.linear(x, weight, bias)
+
+
 def prepacked_bf16(weight: Tensor, bias: Tensor | None) -> Linear:
     """Weights and inputs rounded to bfloat16, sums in float32, rounded to bfloat16 before the bias: 0.3 % off.
 
@@ -51,8 +58,8 @@ def prepacked_bf16(weight: Tensor, bias: Tensor | None) -> Linear:
 def prepacked_int8(weight: Tensor, bias: Tensor | None) -> Linear:
     """Weights to 8 bits with a scale per output, inputs with a scale per row, sums exact: 1.1 % off.
 
-    Sums of integers have no order: a row is the same, bit by bit, among any number of others. A row that is not finite
-    comes out as NaN.
+    Sums of integers have no order: a row is the same, bit by bit, among any number of others. Nothing finite comes
+    out of a row that is not.
     """
     scales = (weight.abs().amax(1) / INT8_PEAK).clamp(min=torch.finfo(weight.dtype).tiny)
     # Contiguous: the packing reads a strided matrix as if it were, and says nothing.
@@ -62,7 +69,7 @@ def prepacked_int8(weight: Tensor, bias: Tensor | None) -> Linear:
 
     def apply(x: Tensor) -> Tensor:
         peaks = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
-        steps = peaks.clamp(min=torch.finfo(x.dtype).tiny) / INT8_PEAK
+        steps = (peaks / INT8_PEAK).clamp(min=torch.finfo(x.dtype).tiny)
         rows = (x / steps).round_().add_(UINT8_ZERO).to(torch.uint8)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rows, 1.0, UINT8_ZERO, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""

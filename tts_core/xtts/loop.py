@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tts_core.errors import Cancelled, TTSError
+from tts_core.errors import Cancelled, StartupError, TTSError
 from tts_core.types import FloatArray
 from tts_core.xtts.runner import Flight, Runner, Spoken
 from tts_core.xtts.scheduler import Scheduler, Step, Vocode
@@ -43,6 +43,21 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self.run, name="xtts", daemon=True)
+
+    def warm_up(self, sequence: Sequence) -> None:
+        """Speak it on this thread, unheard, before the loop starts.
+
+        raises  StartupError if what comes out is not finite
+        """
+        self._scheduler.add(sequence)
+        while (step := self._scheduler.next_step(now_s=0.0)) is not None:
+            flight = self._runner.launch(step)
+            if isinstance(step, Vocode):
+                if not all(np.isfinite(wave).all() for wave in flight.waves()):
+                    raise StartupError("the model makes audio that is not finite on this device, in this precision")
+            else:
+                for ended, slot in self._scheduler.commit(step, flight.codes()):
+                    self._runner.detach(ended, slot)
 
     def start(self) -> None:
         self._thread.start()

@@ -1,11 +1,20 @@
 """Which device, in which precision, with how many slots."""
 
 import os
+from dataclasses import dataclass
 
 import torch
 
 from tts_core.errors import StartupError
 from tts_core.xtts.gpt import GptSizes
+from tts_core.xtts.linear import (
+    MakeLinear,
+    dense,
+    has_fast_bf16,
+    has_fast_int8,
+    prepacked_bf16,
+    prepacked_int8,
+)
 
 MAX_SLOTS = 32
 MEMORY_SHARE = 0.5
@@ -21,11 +30,31 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def precision_for(device: torch.device) -> torch.dtype:
-    """bfloat16 on CUDA, float16 on cards without it, float32 on a CPU: there it is the exact path."""
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """name: told in the engine's revision; dtype: of weights and cache; linear: how the matrices are multiplied."""
+
+    name: str
+    dtype: torch.dtype
+    linear: MakeLinear = dense
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """`auto`: bfloat16 on CUDA (float16 on cards without it), float32 on a CPU, where it is the exact path.
+
+    raises  StartupError where the device cannot do what was asked for, or only slowly
+    """
+    if wanted == "fp32" or (wanted == "auto" and device.type == "cpu"):
+        return Precision("fp32", torch.float32)
+    if device.type == "cuda":
+        if wanted == "int8":
+            raise StartupError("XTTS_PRECISION=int8 is for CPUs")
+        has_bf16 = torch.cuda.is_bf16_supported()
+        return Precision("bf16", torch.bfloat16) if has_bf16 else Precision("fp16", torch.float16)
+    has_it, linear = (has_fast_bf16(), prepacked_bf16) if wanted == "bf16" else (has_fast_int8(), prepacked_int8)
+    if not has_it:
+        raise StartupError(f"XTTS_PRECISION={wanted}: this CPU has no fast instructions for it, take fp32")
+    return Precision(wanted, torch.float32, linear)
 
 
 def slot_bytes(sizes: GptSizes, precision: torch.dtype) -> int:

@@ -15,7 +15,7 @@ from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
 from tts_core.errors import StartupError
 from tts_core.xtts import checkpoint
-from tts_core.xtts.checkpoint import Config
+from tts_core.xtts.config import Config, read_config
 from tts_core.xtts.gpt import PREFIX_POSITIONS, GptSizes
 from tts_core.xtts.voice_encoder import Conditioner, Listening, VoiceEncoder
 from tts_core.xtts.voice_encoder import Voice as Voice
@@ -108,7 +108,7 @@ def load_model(folder: Path, *, device: torch.device, precision: torch.dtype = t
 
 def make_plan(folder: Path) -> Plan:
     """raises StartupError if config.json or vocab.json cannot be read or is not of an XTTS-v2"""
-    config, tokenizer = checkpoint.read_config(folder), checkpoint.read_tokenizer(folder)
+    config, tokenizer = read_config(folder), checkpoint.read_tokenizer(folder)
     with checkpoint.NoRandomFill():  # not on `meta`: the speaker encoder computes a table on the way
         conditioner = Conditioner(width=config.gpt_n_model_channels, heads=config.gpt_n_heads)
         vocoder = HifiDecoder(

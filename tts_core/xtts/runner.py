@@ -76,6 +76,12 @@ class Flight:
         if self._landed is not None:
             self._landed.record()
 
+    @classmethod
+    def joined(cls, step: Step, parts: Many["Flight"]) -> "Flight":
+        """Of a step that was launched in parts, all of which have landed."""
+        codes = torch.tensor([code for part in parts for code in part.codes()])
+        return cls(step, codes=codes, waves=[wave for part in parts for wave in part._waves])
+
     def codes(self) -> list[int]:
         """One for each sequence of a Prefill or Decode."""
         if self._landed is not None:
@@ -122,6 +128,21 @@ class Runner:
         self._latents = torch.zeros(slots, sizes.max_codes, sizes.width, device=device)
 
     def launch(self, step: Step) -> Flight:
+        """Where the device's memory does not do, the step is launched in halves.
+
+        raises  torch.OutOfMemoryError if not even one sequence of it fits
+        """
+        try:
+            return self._launch(step)
+        except torch.OutOfMemoryError:
+            halves = _halves(step)
+            if len(halves) == 1:
+                raise
+        torch.cuda.empty_cache()
+        flights = [self.launch(half) for half in halves]
+        return Flight.joined(step, flights)
+
+    def _launch(self, step: Step) -> Flight:
         match step:
             case Prefill():
                 return Flight(step, codes=self._to_host(self._prefill(step)))
@@ -201,6 +222,17 @@ class Runner:
             return codes
         host = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)
         return host.copy_(codes, non_blocking=True)
+
+
+def _halves(step: Step) -> tuple[Step, ...]:
+    """What can be done apart; a decode cannot: its memory is the slots' and was taken at the start."""
+    if isinstance(step, Prefill) and len(step.sequences) > 1:
+        middle = len(step.sequences) // 2
+        return Prefill(step.sequences[:middle]), Prefill(step.sequences[middle:])
+    if isinstance(step, Vocode) and len(step.windows) > 1:
+        middle = len(step.windows) // 2
+        return Vocode(step.windows[:middle]), Vocode(step.windows[middle:])
+    return (step,)
 
 
 def _spoken(sequence: Sequence) -> Spoken:
