@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.oracle import coqui_model
+from tests.sentences import SENTENCES
 from tests.tiny_xtts import build
 from tts_core.errors import Cancelled, Overloaded, ReferenceTooShort, StartupError, VoiceNotFound
 from tts_core.types import (
@@ -35,26 +36,6 @@ from tts_core.xtts.engine import XttsEngine
 from tts_core.xtts.gpt import Gpt
 from tts_core.xtts.guard import code_budget
 from tts_core.xtts.linear import has_fast_bf16, has_fast_int8
-
-SENTENCES: dict[Language, str] = {
-    "en": "We met 23 people.",
-    "es": "Vimos a 23 personas.",
-    "fr": "Nous avons vu 23 personnes.",
-    "de": "Wir sahen 23 Leute.",
-    "it": "Abbiamo visto 23 persone.",
-    "pt": "Vimos 23 pessoas.",
-    "pl": "Widzieliśmy 23 osoby.",
-    "tr": "23 kişi gördük.",
-    "ru": "Мы видели 23 человека.",
-    "nl": "We zagen 23 mensen.",
-    "cs": "Viděli jsme 23 lidí.",
-    "ar": "رأينا 23 شخصا.",
-    "zh": "我们看到了23个人。",
-    "hu": "23 embert láttunk.",
-    "ko": "우리는 23명을 보았다.",
-    "ja": "私たちは23人に会いました。",
-    "hi": "हमने 23 लोगों को देखा।",
-}
 
 EXACT = 5e-5
 """Largest difference of two samples computed alone and in company, or here and by coqui, in float32."""

@@ -84,7 +84,13 @@ def rows_of(how: dict[str, float]) -> SamplingRows:
 
 
 def ours(
-    gpt: Gpt, model: Xtts, text: Sequence[int], how: dict[str, float], *, score: Score = scores_of
+    gpt: Gpt,
+    model: Xtts,
+    text: Sequence[int],
+    how: dict[str, float],
+    *,
+    score: Score = scores_of,
+    count: int = CODES,
 ) -> tuple[list[int], Tensor]:
     """The same with our parts, fed the draws that torch.multinomial makes of the same generator."""
     torch.manual_seed(0)
@@ -95,7 +101,7 @@ def ours(
     last, counts = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
     lengths = torch.full((rows,), 32 + len(text) + 3)
     codes, drawn = [], []
-    for place in range(CODES):
+    for place in range(count):
         scores = score(logits[-1:], seen=seen, sampling=rows_of(how))
         codes.append(int(draw(scores, torch.empty_like(scores).exponential_())))
         drawn.append(latents[-1])

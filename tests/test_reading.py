@@ -8,33 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
+from tests.sentences import SENTENCES
 from tests.tiny_xtts import vocabulary
 from tts_core.errors import TextTooLong
 from tts_core.text.limits import xtts_char_limit
 from tts_core.types import Language
 from tts_core.xtts import checkpoint
 from tts_core.xtts.reading import HINDI_POINT, MAX_TEXT_IDS, Reading, read, read_parts
-
-SENTENCES: dict[Language, str] = {
-    "en": "We met 23 people.",
-    "es": "Vimos a 23 personas.",
-    "fr": "Nous avons vu 23 personnes.",
-    "de": "Wir sahen 23 Leute.",
-    "it": "Abbiamo visto 23 persone.",
-    "pt": "Vimos 23 pessoas.",
-    "pl": "Widzieliśmy 23 osoby.",
-    "tr": "23 kişi gördük.",
-    "ru": "Мы видели 23 человека.",
-    "nl": "We zagen 23 mensen.",
-    "cs": "Viděli jsme 23 lidí.",
-    "ar": "رأينا 23 شخصا.",
-    "zh": "我们看到了23个人。",
-    "hu": "23 embert láttunk.",
-    "ko": "우리는 23명을 보았다.",
-    "ja": "私たちは23人に会いました。",
-    "hi": "हमने 23 लोगों को देखा।",
-}
-
 
 AMOUNTS = (
     "The six invoices of $8,987,765.43, $7,876,654.32, $6,765,543.21, $5,654,432.19, $4,543,321.98 and "

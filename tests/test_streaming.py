@@ -1,6 +1,8 @@
 """True streaming, not slicing: with the model held after twelve codes, the first chunk has already left the handler."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -63,3 +65,27 @@ async def test_the_first_chunk_has_left_the_handler_when_the_model_is_held_after
     finally:
         released.set()
     assert codes > 2 * HELD_AFTER_CODES
+
+
+SERVE_ONE_JOB = """
+import asyncio, sys
+from pathlib import Path
+import handler
+from tts_core.settings import Settings
+
+async def main(service):
+    job = {"tenant_key": await service.store.local_key(), "text": "Hello there.", "language": "en"}
+    events = [event async for event in handler.make_handler(service)({"id": "1", "input": job})]
+    await service.close()
+    print(events[-1]["status"], *sorted({"transformers", "TTS.tts.models.xtts"} & set(sys.modules)))
+
+folder = Path(sys.argv[1])
+asyncio.run(main(handler.build(Settings(engine="xtts", model_path=folder / "model", data_dir=folder / "data"))))
+"""
+
+
+def test_a_process_that_served_a_job_has_loaded_neither_transformers_nor_coquis_model(tmp_path: Path) -> None:
+    build(tmp_path / "model")
+    command = [sys.executable, "-c", SERVE_ONE_JOB, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["success"]
