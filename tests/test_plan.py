@@ -385,7 +385,7 @@ def test_what_cannot_be_spoken_is_refused(text: str, error: type[TextError]) -> 
         check_text(text, max_chars=10)
 
 
-@pytest.mark.parametrize("text", ["a", "5", "Ⅷ", "中", "한", "ع", "x" * 10, "... ok"])
+@pytest.mark.parametrize("text", ["a", "5", "Ｆ", "中", "한", "ع", "x" * 10, "... ok"])
 def test_what_can_be_spoken_is_accepted(text: str) -> None:
     check_text(text, max_chars=10)
 

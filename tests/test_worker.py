@@ -135,9 +135,10 @@ async def test_a_cancel_in_mid_stream(site: Site) -> None:
     await site.platform.first_chunk(job_id, timeout_s=TIMEOUT_S)
     site.platform.cancel(job_id)
     await site.platform.until(lambda: site.platform.ledger[job_id].stop_sent, timeout_s=TIMEOUT_S)
-    (result,) = await site.output(site.submit(SENTENCE))  # the worker goes on
-    assert result["status"] == "success"
-    assert sorted(site.usage()[-2:]) == ["cancelled", "success"]
+    for _ in range(5):  # the worker goes on, and settles what was cancelled meanwhile
+        (result,) = await site.output(site.submit(SENTENCE))
+        assert result["status"] == "success"
+    assert "cancelled" in site.usage()
     assert site.platform.ledger[job_id].results == []
 
 
