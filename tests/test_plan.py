@@ -120,12 +120,18 @@ def token_at(text: str, position: int) -> str:
 def cluster_at(text: str, position: int) -> str:
     """What a mark at `position` belongs to: all that joins around it, and the character before that."""
     start = position
-    while start > 0 and (joins(text[start]) or text[start - 1] == "\u200d") and not text[start - 1].isspace():
+    while start > 0 and are_joined(text[start - 1], text[start]):
         start -= 1
     end = position
     while end < len(text) and joins(text[end]):
         end += 1
     return text[start:end]
+
+
+def are_joined(before: str, after: str) -> bool:
+    """Marks join what stands before them, a joiner what stands behind it, and two regional indicators are a flag."""
+    is_flag = all("\U0001f1e6" <= character <= "\U0001f1ff" for character in (before, after))
+    return (joins(after) or before == "\u200d" or is_flag) and not before.isspace()
 
 
 def joins(char: str) -> bool:
