@@ -1,6 +1,6 @@
 """How long from the start of a process to the first audio, and in how much memory?
 
-    python -m benchmarks.cold_start --model DIR [--device cpu|cuda] [--quick] [--rounds N]
+    python -m benchmarks.cold_start --model DIR [--device cpu|cuda] [--precision int8] [--quick]
 
 Each run is a process of its own, sides taking turns: ours on the official folder, ours on what
 `tts_core.xtts.convert` makes of it, and a plain coqui handler (`init_from_config`, `load_checkpoint`,
@@ -78,14 +78,14 @@ class Clock:
         return self._last_s - before_s
 
 
-def child_of_ours(folder: Path, device: str, clock: Clock) -> Phases:
+def child_of_ours(folder: Path, device: str, clock: Clock, *, precision: str) -> Phases:
     start_s = clock.lap_s()
     # Imports in functions: they are what is measured.
     from tts_core.types import Audience, Manner, Sampling, Speaker, Utterance
     from tts_core.xtts.engine import XttsEngine
 
     imports_s = clock.lap_s()
-    engine = XttsEngine(folder, device=device)
+    engine = XttsEngine(folder, device=device, precision=precision)
     load_s = clock.lap_s()
 
     async def first_chunk() -> Phases:
@@ -101,8 +101,8 @@ def child_of_ours(folder: Path, device: str, clock: Clock) -> Phases:
     return asyncio.run(first_chunk())
 
 
-def child_of_coqui(folder: Path, device: str, clock: Clock) -> Phases:
-    """What a plain handler does, in its order."""
+def child_of_coqui(folder: Path, device: str, clock: Clock, *, precision: str) -> Phases:
+    """What a plain handler does, in its order; there is one precision."""
     start_s = clock.lap_s()
     import torch
     from TTS.tts.configs.xtts_config import XttsConfig
@@ -131,10 +131,10 @@ def peak_mib() -> float:
 CHILDREN = {"ours": child_of_ours, "coqui": child_of_coqui}
 
 
-def run_child(kind: str, folder: Path, *, device: str) -> Phases:
+def run_child(kind: str, folder: Path, args: Args) -> Phases:
     """raises CalledProcessError"""
-    command = [sys.executable, "-m", "benchmarks.cold_start", CHILD, kind, str(folder), device, str(time.monotonic())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.cold_start", CHILD, kind, str(folder), args.device, args.precision]
+    done = subprocess.run([*command, str(time.monotonic())], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         sys.stderr.write(done.stderr)
         done.check_returncode()
@@ -146,9 +146,12 @@ def child(argv: Sequence[str]) -> None:
     parser.add_argument("kind", choices=CHILDREN)
     parser.add_argument("folder", type=Path)
     parser.add_argument("device")
+    parser.add_argument("precision")
     parser.add_argument("started_s", type=float)
     args = parser.parse_args(argv)
-    print(json.dumps(asdict(CHILDREN[args.kind](args.folder, args.device, Clock(args.started_s)))), flush=True)
+    run = CHILDREN[args.kind]
+    phases = run(args.folder, args.device, Clock(args.started_s), precision=args.precision)
+    print(json.dumps(asdict(phases)), flush=True)
 
 
 def measure(args: Args, scratch: Path) -> dict[str, list[Phases]]:
@@ -163,11 +166,11 @@ def measure(args: Args, scratch: Path) -> dict[str, list[Phases]]:
         "ours, converted": ("ours", converted),
     }
     for kind, folder in cases.values():
-        run_child(kind, folder, device=args.device)
+        run_child(kind, folder, args)
     phases: dict[str, list[Phases]] = {who: [] for who in cases}
     for _ in range(args.rounds):
         for who, (kind, folder) in cases.items():
-            phases[who].append(run_child(kind, folder, device=args.device))
+            phases[who].append(run_child(kind, folder, args))
     return phases
 
 

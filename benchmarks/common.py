@@ -53,6 +53,7 @@ TEXTS = (
 class Args:
     model: Path
     device: str
+    precision: str
     quick: bool
     rounds: int
     codes: int
@@ -68,6 +69,7 @@ def parse_args(argv: Sequence[str] | None, doc: str | None, *, codes: int = 0, q
         "--model", type=Path, required=True, help="folder of XTTS-v2; if there is none, random weights of the real size"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "int8"), default="auto", help="of our side")
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--rounds", type=int, help="that medians are taken of; 3, with --quick 1")
     if codes:
@@ -79,7 +81,7 @@ def parse_args(argv: Sequence[str] | None, doc: str | None, *, codes: int = 0, q
     if rounds < 1 or (codes and wanted < 2):
         parser.error("--rounds is at least 1, --codes at least 2")
     build_if_missing(args.model)
-    return Args(args.model, args.device, args.quick, rounds, wanted)
+    return Args(args.model, args.device, args.precision, args.quick, rounds, wanted)
 
 
 def build_if_missing(folder: Path) -> None:
@@ -100,10 +102,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 def report(benchmark: str, args: Args, rows: Sequence["DataclassInstance"], **more: object) -> None:
     """Print what was measured; `more` goes into the last line alone."""
     words = weights_in_words(args.model)
-    print(f"{benchmark}: {words}; {machine(args.device)['in_words']}; medians of {args.rounds}")
+    print(f"{benchmark}: {words}; precision {args.precision}; {machine(args.device)['in_words']}; n={args.rounds}")
     print_table(rows)
     head = {"benchmark": benchmark, "commit": commit(), "weights": words, "machine": machine(args.device)}
-    asked = {"quick": args.quick, "rounds": args.rounds, "codes": args.codes}
+    asked = {"precision": args.precision, "quick": args.quick, "rounds": args.rounds, "codes": args.codes}
     print(json.dumps(head | asked | more | {"rows": [asdict(row) for row in rows]}))
 
 

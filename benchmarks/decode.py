@@ -1,12 +1,12 @@
 """How many codes a second does the GPT make, alone and in batches, against coqui's generator?
 
-    python -m benchmarks.decode --model DIR [--device cpu|cuda] [--quick] [--rounds N]
+    python -m benchmarks.decode --model DIR [--device cpu|cuda] [--precision int8] [--quick]
 
-Ours is `Gpt` and `Runner` in the precision the engine would choose, one step in flight as in the engine's loop;
-coqui's is `GPT.get_generator`, which `inference_stream` uses: both give a code and its latent per step. coqui's API
-takes one text at a time. Same texts, voice and number of codes; warmed up; sides take turns within a round, and
-ratios are taken within rounds. Our prefill finds the voice's prefix cached, as every utterance of a voice but the
-first does; coqui has no such cache.
+Ours is `Gpt` and `Runner`, one step in flight as in the engine's loop; coqui's, always in float32, is
+`GPT.get_generator`, which `inference_stream` uses: both give a code and its latent per step. coqui's API takes one
+text at a time. Same texts, voice and number of codes; warmed up; sides take turns within a round, and ratios are taken
+within rounds. Our prefill finds the voice's prefix cached, as every utterance of a voice but the first does; coqui has
+no such cache.
 """
 
 import time
@@ -75,9 +75,10 @@ class Ours:
 
     def __init__(self, args: Args, *, slots: int) -> None:
         device = choose_device(args.device)
-        self.precision = choose_precision("auto", device).dtype
-        self._model = endless(load_model(args.model, device=device, precision=self.precision))
-        gpt = Gpt(self._model.gpt, self._model.sizes, slots=slots)
+        precision = choose_precision(args.precision, device)
+        self.precision = precision.name
+        self._model = endless(load_model(args.model, device=device, precision=precision.dtype))
+        gpt = Gpt(self._model.gpt, self._model.sizes, slots=slots, linear=precision.linear)
         self._runner = Runner(gpt, Vocoder(self._model.vocoder), slots=slots)
         self._voice: Voice = next(iter(self._model.speakers.values()))
 
@@ -186,13 +187,13 @@ def measure(args: Args) -> tuple[list[Row], str]:
         for batch, timings in mine.items():
             timings.append(ours.run(TEXTS[:batch], codes=codes))
     rows = [summary("coqui", theirs, theirs), *(summary("ours", timings, theirs) for timings in mine.values())]
-    return rows, str(ours.precision).removeprefix("torch.")
+    return rows, ours.precision
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv, __doc__, codes=40, quick_codes=16)
     rows, precision = measure(args)
-    report("decode", args, rows, precision={"ours": precision, "coqui": "float32"})
+    report("decode", args, rows, chosen_precision=precision)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long until the first audio is heard, alone and with others listening, against coqui's `inference_stream`?
 
-    python -m benchmarks.first_audio --model DIR [--device cpu|cuda] [--quick] [--rounds N]
+    python -m benchmarks.first_audio --model DIR [--device cpu|cuda] [--precision int8] [--quick]
 
 Ours goes through the engine, all streams asked for at once. coqui serves one request at a time: its streams wait in a
 queue. One was measured per round and chunk size; for more the waits are computed from that (those before it, in full).
@@ -61,7 +61,7 @@ async def measure(args: Args) -> tuple[dict[int, Rounds], dict[int, list[Heard]]
     model, voice = coqui(args.model, device=device, codes=args.codes), coqui_voice(args.model, device=device)
     ours: dict[int, Rounds] = {streams: [] for streams in STREAMS}
     theirs: dict[int, list[Heard]] = {chunk: [] for chunk in CHUNKS_CODES}
-    async with endless_engine(args.model, device=args.device, slots=max(STREAMS), codes=args.codes) as engine:
+    async with endless_engine(args, slots=max(STREAMS)) as engine:
         await together(engine, max(STREAMS) if device.type == "cuda" else 1)
         hear_coqui(model, voice, TEXTS[0], chunk_codes=CHUNKS_CODES[0])
         for _ in range(args.rounds):

@@ -1,6 +1,6 @@
 """How long does a whole text take: its sentences all at once through the engine, against coqui one after the other?
 
-    python -m benchmarks.long_text --model DIR [--device cpu|cuda] [--quick] [--rounds N]
+    python -m benchmarks.long_text --model DIR [--device cpu|cuda] [--precision int8] [--quick]
 
 Twenty sentences (--quick: six), nobody listening along: ours decodes those of one text together, coqui's `inference`
 takes one at a time. Every sentence has 40 codes (1.9 s) on both sides: equal lengths are the best case for a batch.
@@ -66,7 +66,7 @@ async def measure(args: Args) -> tuple[list[Run], list[Run], int]:
     model, voice = coqui(args.model, device=device, codes=args.codes), coqui_voice(args.model, device=device)
     ours: list[Run] = []
     theirs: list[Run] = []
-    async with endless_engine(args.model, device=args.device, slots=SLOTS, codes=args.codes) as engine:
+    async with endless_engine(args, slots=SLOTS) as engine:
         await run_ours(engine, texts if device.type == "cuda" else texts[:1])
         run_coqui(model, voice, texts[:1])
         for _ in range(args.rounds):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from TTS.tts.models.xtts import Xtts
 
+from benchmarks.common import Args
 from tests.oracle import coqui_model
 from tts_core.types import Audience, Manner, Sampling, Speaker, Utterance
 from tts_core.xtts import checkpoint
@@ -62,17 +63,17 @@ def endless(model: XttsModel) -> XttsModel:
 
 
 @asynccontextmanager
-async def endless_engine(folder: Path, *, device: str, slots: int, codes: int) -> AsyncIterator[XttsEngine]:
-    """Every utterance of it has so many codes, whatever its text."""
+async def endless_engine(args: Args, *, slots: int) -> AsyncIterator[XttsEngine]:
+    """Every utterance of it has `args.codes` codes, whatever its text, and no take is spoken anew."""
 
     def load(*args: Any, **kwargs: Any) -> XttsModel:
         return endless(load_model(*args, **kwargs))
 
     with (
         patch("tts_core.xtts.engine.load_model", load),
-        patch("tts_core.xtts.engine.code_budget", lambda _chars: codes),
+        patch("tts_core.xtts.engine.code_budget", lambda _chars: args.codes),
     ):
-        engine = XttsEngine(folder, device=device, slots=slots)
+        engine = XttsEngine(args.model, device=args.device, precision=args.precision, slots=slots, guarded=False)
         try:
             yield engine
         finally:

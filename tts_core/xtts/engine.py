@@ -46,6 +46,11 @@ RESERVED_CODES = 6
 MIN_CLIP_S = 0.33
 """The conditioning encoder's shortest chunk. Source: coqui `get_gpt_cond_latents`."""
 
+CPU_WINDOWS = {"length_multiple": 1, "max_together": 1}
+CUDA_WINDOWS = {"length_multiple": 16, "max_together": 8}
+"""How vocoder windows share passes. On a CPU a window of 40 codes took 0.9 s alone and 1.6 s as one of eight: source
+`benchmarks/LOG.md`. The values for CUDA were never run."""
+
 WARM_UP_TEXT = "This is a test."
 WARM_UP_CODES = 12
 
@@ -90,7 +95,8 @@ class XttsEngine:
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
         count = slots or slots_for(model.sizes, chosen, exactness.dtype)
         self.gpt = Gpt(model.gpt, model.sizes, slots=count, linear=exactness.linear)
-        runner = Runner(self.gpt, Vocoder(model.vocoder), slots=count)
+        vocoder = Vocoder(model.vocoder, **(CPU_WINDOWS if chosen.type == "cpu" else CUDA_WINDOWS))
+        runner = Runner(self.gpt, vocoder, slots=count)
         self._loop = EngineLoop(Scheduler(slots=count, max_waiting=MAX_WAITING), runner, rate_hz=self.sample_rate_hz)
         self._loop.warm_up(self._warm_up_take())
         # Milliseconds, and not thread-safe in every language: the device's thread must not wait for it.

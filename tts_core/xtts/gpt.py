@@ -7,6 +7,7 @@ among them is decoded along and never read.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -70,8 +71,8 @@ class Gpt:
         table = weights["mel_embedding.weight"]
         self.device, self.dtype = table.device, table.dtype
         shape = (sizes.layers, slots, sizes.heads, sizes.max_positions, sizes.head_width)
-        self.keys = torch.zeros(shape, device=self.device, dtype=self.dtype)
-        self.values = torch.zeros(shape, device=self.device, dtype=self.dtype)
+        self.keys = _zeros(shape, self.device, self.dtype)
+        self.values = _zeros(shape, self.device, self.dtype)
 
     @torch.inference_mode()
     def prefix(self, gpt_latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,6 +175,13 @@ class Gpt:
         latents = _norm(x, (weights["gpt.ln_f.weight"], weights["gpt.ln_f.bias"]))
         latents = _norm(latents, (weights["final_norm.weight"], weights["final_norm.bias"]))
         return latents.float(), self._head(latents).float()
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """On a CPU from numpy, whose pages cost nothing until a slot is used; torch's own are written at once."""
+    if device.type == "cpu" and dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, np.float32))
+    return torch.zeros(shape, device=device, dtype=dtype)
 
 
 def _layer(weights: Mapping[str, Tensor], number: int, linear: MakeLinear) -> Layer:

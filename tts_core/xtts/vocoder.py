@@ -6,7 +6,7 @@ once. The cost is linear in the length, where decoding from the start for every 
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,11 +39,15 @@ class Piece:
 class Vocoder:
     """HiFi-GAN over windows."""
 
-    def __init__(self, decoder: HifiDecoder, *, length_multiple: int = 1) -> None:
-        """length_multiple: frames that windows are widened to, so that more of them share a pass; 1 on a CPU,
-        where sharing gains nothing."""
+    def __init__(self, decoder: HifiDecoder, *, length_multiple: int = 1, max_together: int = 8) -> None:
+        """How windows share passes.
+
+        length_multiple  frames that windows are widened to, so that more of them are of one length
+        max_together     windows in one pass; 1 on a CPU, where a pass of several costs more than several passes
+        """
         self._decoder = decoder
         self._multiple = length_multiple
+        self._max_together = max_together
         self._hop = int(decoder.output_hop_length)
         self._upsampling = (
             decoder.ar_mel_length_compression / decoder.output_hop_length,
@@ -59,13 +63,18 @@ class Vocoder:
             if cut.stop > cut.start:
                 groups[cut.frames.shape[1]].append(number)
         waves = [piece.latents.new_zeros(0) for piece in pieces]
-        for numbers in groups.values():
+        for numbers in self._passes(groups.values()):
             frames = torch.stack([cuts[number].frames for number in numbers])
             embeddings = torch.stack([pieces[number].embedding for number in numbers])[:, :, None]
             batch = self._decoder.waveform_decoder(frames, g=embeddings)[:, 0]
             for wave, number in zip(batch, numbers, strict=True):
                 waves[number] = wave[cuts[number].start * self._hop : cuts[number].stop * self._hop]
         return waves
+
+    def _passes(self, groups: Iterable[list[int]]) -> Iterator[list[int]]:
+        for numbers in groups:
+            for start in range(0, len(numbers), self._max_together):
+                yield numbers[start : start + self._max_together]
 
     def _cut(self, piece: Piece) -> "_Cut":
         scales = (1.0 / piece.speed, *self._upsampling)
