@@ -9,6 +9,7 @@ import base64
 import json
 import signal
 import sys
+import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -47,6 +48,7 @@ def main(
         if job is None:
             return asyncio.run(_tenants(service, args))
         args.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.out).close()  # better now than after everything was spoken
         return asyncio.run(_run(service, make_handler(service), job, sink=_Sink(args.out), fill_key=fill_key))
     except OSError as error:
         _note(f"{args.out}: {error.strerror}")

@@ -70,7 +70,7 @@ class Synthesis:
         attempt.metadata = json.dumps(request.metadata)
         language = await asyncio.to_thread(choose_language, request.language, request.text)
         speaker, attempt.voice_id = await self._references.speaker(request, attempt.reserved.tenant)
-        warnings = check_script(request.text)
+        warnings = check_script(request.text, language=language)
         engine = self._synthesizer.engine
         utterances = plan(request.text, language=language, max_chars=engine.max_chars(language))
         return Script(
