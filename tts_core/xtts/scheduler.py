@@ -80,11 +80,6 @@ class Scheduler:
     def free_slots(self) -> list[int]:
         return sorted(self._free)
 
-    @property
-    def live(self) -> int:
-        """Sequences that hold a slot or have audio to be made."""
-        return len(self._live)
-
     def add(self, sequence: Sequence) -> None:
         """raises  Overloaded if the waiting room is full"""
         if len(self._waiting) >= self._max_waiting:
