@@ -42,7 +42,7 @@ HOMES: dict[str, set[str]] = {
     "pydantic": {"tts_core.jobs", "tts_core.settings"},
     "torch": {"tts_core.xtts"},
     "torchaudio": {"tts_core.xtts"},
-    "TTS": {"tts_core.xtts"},
+    "TTS": {"tts_core.xtts.reading"},
     "av": {"tts_core.audio"},
     "espeakng_loader": {"tts_core.espeak"},
 }

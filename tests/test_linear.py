@@ -1,7 +1,6 @@
 """Packed linear layers against float32: how far off, and whether a row knows of its neighbours."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tts_core.xtts import linear
-from tts_core.xtts.linear import Linear, prepacked_bf16, prepacked_int8
+from tts_core.xtts.linear import SCALE, Linear, MakeLinear, prepacked_bf16, prepacked_int8, quantized
 
 SHAPES = ((3072, 1024), (1024, 1024), (4096, 1024), (1024, 4096), (1026, 1024), (192, 64))
 """[out, in] of the real model, its head (not a multiple of 16), and a tiny one."""
@@ -23,9 +22,16 @@ LAST_BIT = 2**-7
 
 @dataclass(frozen=True)
 class Kind:
-    make: Callable[[Tensor, Tensor | None], Linear]
+    maker: MakeLinear
     error: float
     """Relative, of normal weights and inputs."""
+
+    def make(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        return made(self.maker, weight, bias)
+
+
+def made(maker: MakeLinear, weight: Tensor, bias: Tensor | None) -> Linear:
+    return maker({"layer.weight": weight} | ({} if bias is None else {"layer.bias": bias}), "layer")
 
 
 KINDS = {"bf16": Kind(prepacked_bf16, error=0.004), "int8": Kind(prepacked_int8, error=0.015)}
@@ -84,7 +90,7 @@ def test_what_neighbours_hold_changes_nothing(kind: Kind, shape: tuple[int, int]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_gives_a_row_the_same_bits_among_any_number(shape: tuple[int, int]) -> None:
-    apply = prepacked_int8(a_weight(shape), noise(shape[0]))
+    apply = made(prepacked_int8, a_weight(shape), noise(shape[0]))
     x = noise(max(ROW_COUNTS), shape[1], seed=1)
     alone = torch.cat([apply(row[None]) for row in x])
     for rows in ROW_COUNTS:
@@ -94,7 +100,7 @@ def test_int8_gives_a_row_the_same_bits_among_any_number(shape: tuple[int, int])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_bf16_gives_a_row_the_same_result_among_any_number_but_for_a_last_bit(shape: tuple[int, int]) -> None:
     """On a CPU with AMX the bits are the same; others sum in an order that depends on the number of rows."""
-    apply = prepacked_bf16(a_weight(shape), None)
+    apply = made(prepacked_bf16, a_weight(shape), None)
     x = noise(max(ROW_COUNTS), shape[1], seed=1)
     alone = torch.cat([apply(row[None]) for row in x])
     for rows in ROW_COUNTS:
@@ -105,9 +111,9 @@ def test_bf16_gives_a_row_the_same_result_among_any_number_but_for_a_last_bit(sh
 
 def test_int8_ignores_how_loud_a_row_or_an_output_is() -> None:
     weight, x = a_weight((192, 64)), noise(4, 64, seed=1)
-    y = prepacked_int8(weight, None)(x)
+    y = made(prepacked_int8, weight, None)(x)
     row_gain, output_gain = torch.tensor([[1e-6], [1.0], [64.0], [1e6]]), 2.0 ** torch.arange(-96, 96)[:, None] / 2**20
-    louder = prepacked_int8(weight * output_gain, None)(x * row_gain)
+    louder = made(prepacked_int8, weight * output_gain, None)(x * row_gain)
     torch.testing.assert_close(louder, y * row_gain * output_gain.T, rtol=1e-5, atol=0)
 
 
@@ -153,3 +159,12 @@ def test_torch_still_knows_these_capabilities() -> None:
     """A name that torch drops would turn the fast path off without a word."""
     if torch.cpu.get_capabilities()["architecture"] == "x86_64":
         assert torch.cpu.get_capabilities().keys() >= {"avx512_bf16", "amx_bf16", "avx512_vnni", "amx_int8"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_weight_saved_as_int8_is_the_one_rounded_at_load(shape: tuple[int, int]) -> None:
+    weight, bias, x = a_weight(shape), noise(shape[0]), noise(3, shape[1], seed=1)
+    small, scales = quantized(weight)
+    saved = {"layer.weight": small, "layer.weight" + SCALE: scales, "layer.bias": bias}
+    assert small.dtype == torch.int8
+    assert torch.equal(prepacked_int8(saved, "layer")(x), made(prepacked_int8, weight, bias)(x))

@@ -13,8 +13,8 @@ from tests.tiny_xtts import vocabulary
 from tts_core.errors import TextTooLong
 from tts_core.text.limits import xtts_char_limit
 from tts_core.types import Language
-from tts_core.xtts import checkpoint
-from tts_core.xtts.reading import HINDI_POINT, MAX_TEXT_IDS, Reading, read, read_parts
+from tts_core.xtts import files
+from tts_core.xtts.reading import HINDI_POINT, MAX_TEXT_IDS, Reading, coqui_tokenizer, read, read_parts
 
 AMOUNTS = (
     "The six invoices of $8,987,765.43, $7,876,654.32, $6,765,543.21, $5,654,432.19, $4,543,321.98 and "
@@ -26,7 +26,7 @@ AMOUNTS = (
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> VoiceBpeTokenizer:
     folder: Path = tmp_path_factory.mktemp("vocabulary")
     vocabulary(full=False).save(str(folder / "vocab.json"))
-    return checkpoint.read_tokenizer(folder)
+    return coqui_tokenizer(files.read_tokenizer(folder))
 
 
 @pytest.mark.parametrize("language", sorted(set(SENTENCES) - {"hi"}))

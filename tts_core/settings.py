@@ -29,7 +29,7 @@ class Settings(BaseModel):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    precision: Literal["auto", "fast", "fp32", "bf16", "int8"] = "auto"
     """`auto`: bf16 on CUDA, fp32 on a CPU. On CPUs that have it, bf16 and int8 are faster and less exact."""
 
     store: Literal["auto", "local"] = "auto"

@@ -4,7 +4,6 @@ import asyncio
 import re
 import unicodedata
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial, reduce
@@ -30,12 +29,12 @@ from tts_core.types import (
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
 from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
 from tts_core.xtts.loop import EngineLoop, Listener
-from tts_core.xtts.memory import choose_device, choose_precision, slots_for
+from tts_core.xtts.memory import MAX_WINDOWS, choose_device, slots_for
 from tts_core.xtts.model import Voice, load_model
-from tts_core.xtts.reading import Reading, read, read_parts
+from tts_core.xtts.precision import choose_precision
+from tts_core.xtts.reading import Reader, Reading
 from tts_core.xtts.runner import Runner, Spoken
 from tts_core.xtts.scheduler import Scheduler
-from tts_core.xtts.vocoder import Vocoder
 
 ENGINE_REVISION = 2
 """Counted up whenever this package makes the same model sound different."""
@@ -45,11 +44,6 @@ RESERVED_CODES = 6
 
 MIN_CLIP_S = 0.33
 """The conditioning encoder's shortest chunk. Source: coqui `get_gpt_cond_latents`."""
-
-CPU_WINDOWS = {"length_multiple": 1, "max_together": 1}
-CUDA_WINDOWS = {"length_multiple": 16, "max_together": 8}
-"""How vocoder windows share passes. On a CPU a window of 40 codes took 0.9 s alone and 1.6 s as one of eight: source
-`benchmarks/LOG.md`. The values for CUDA were never run."""
 
 WARM_UP_TEXT = "This is a test."
 WARM_UP_CODES = 12
@@ -86,21 +80,20 @@ class XttsEngine:
         raises       StartupError if the folder does not hold a model that fits its config.json and speaks
         """
         chosen = choose_device(device)
-        exactness = choose_precision(precision, chosen)
-        self.model = model = load_model(folder, device=chosen, precision=exactness.dtype)
-        self.revision = f"xtts-{ENGINE_REVISION}-{exactness.name}-{model.fingerprint}"
+        self.precision = choose_precision(precision, chosen)
+        self.model = model = load_model(folder, device=chosen, precision=self.precision)
+        self._reader = Reader(model.tokenizer)
+        self.revision = f"xtts-{ENGINE_REVISION}-{self.precision}-{model.fingerprint}"
         self.sample_rate_hz = model.sample_rate_hz
         self._guarded = not model.is_random if guarded is None else guarded
         self._voices = tuple(BuiltinVoice(id=_slug(name), name=name) for name in model.speakers)
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
-        count = slots or slots_for(model.sizes, chosen, exactness.dtype)
-        self.gpt = Gpt(model.gpt, model.sizes, slots=count, linear=exactness.linear)
-        vocoder = Vocoder(model.vocoder, **(CPU_WINDOWS if chosen.type == "cpu" else CUDA_WINDOWS))
-        runner = Runner(self.gpt, vocoder, slots=count)
-        self._loop = EngineLoop(Scheduler(slots=count, max_waiting=MAX_WAITING), runner, rate_hz=self.sample_rate_hz)
+        count = slots or slots_for(model.sizes, chosen, self.precision.dtype)
+        self.gpt = Gpt(model.gpt, model.sizes, slots=count, linear=self.precision.linear)
+        runner = Runner(self.gpt, model.vocoder, slots=count)
+        scheduler = Scheduler(slots=count, max_waiting=MAX_WAITING, max_windows=MAX_WINDOWS[chosen.type])
+        self._loop = EngineLoop(scheduler, runner, rate_hz=self.sample_rate_hz)
         self._loop.warm_up(self._warm_up_take())
-        # Milliseconds, and not thread-safe in every language: the device's thread must not wait for it.
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="xtts-reader")
         self._loop.start()
 
     def voices(self) -> Sequence[BuiltinVoice]:
@@ -128,9 +121,7 @@ class XttsEngine:
         """
         voice = self._voice_of(manner.speaker)
         self._loop.refuse_if_closed()
-        loop = asyncio.get_running_loop()
-        tokenizer, text = self.model.tokenizer, utterance.text
-        for reading in await loop.run_in_executor(self._reader, read_parts, tokenizer, text, manner.language):
+        for reading in await self._reader.read_parts(utterance.text, manner.language):
             ask = partial(self._take, reading, voice, manner, audience)
             async with aclosing(self._speak_reading(ask, chars=reading.chars)) as chunks:
                 async for chunk in chunks:
@@ -164,7 +155,7 @@ class XttsEngine:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._loop.close)
-        self._reader.shutdown()
+        self._reader.close()
 
     def _take(self, reading: Reading, voice: Voice, manner: Manner, audience: Audience, *, retry: int) -> Spoken:
         sizes, seed = self.model.sizes, manner.sampling.seed
@@ -183,7 +174,7 @@ class XttsEngine:
     def _warm_up_take(self) -> Spoken:
         silent = Voice(torch.zeros(PREFIX_POSITIONS, self.model.sizes.width), torch.ones(512) / 512**0.5)
         voice = next(iter(self.model.speakers.values()), silent)
-        reading = read(self.model.tokenizer, WARM_UP_TEXT, "en")
+        reading = self._reader.read(WARM_UP_TEXT, "en")
         take = self._take(reading, voice, Manner(Speaker(), "en"), Audience(), retry=0)
         return replace(take, max_codes=WARM_UP_CODES, watch=None)
 

@@ -1,18 +1,21 @@
 """Linear layers for CPU decoding, where reading the weights is most of the time: fewer bytes per weight, packed once.
 
-Each maker takes a float32 weight [out, in] and a float32 bias [out] or None, as `Gpt` hands them over, and returns a
-function from float32 [*, in] to float32 [*, out]. A row's result does not depend on what its neighbours hold; where
-it depends on how many they are, the maker says so.
+Each maker takes the tensors of a checkpoint and the name of a layer, whose weight [out, in] and bias [out] or none are
+float32, and returns a function from float32 [*, in] to float32 [*, out]. A row's result does not depend on what its
+neighbours hold; where it depends on how many they are, the maker says so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 Linear = Callable[[Tensor], Tensor]
-MakeLinear = Callable[[Tensor, Tensor | None], Linear]
+MakeLinear = Callable[[Mapping[str, Tensor], str], Linear]
+
+SCALE = "_scale"
+"""Behind the name of a weight that was saved as int8: the name of its scales [out], float32."""
 
 INT8_PEAK = 127
 
@@ -34,17 +37,19 @@ def has_fast_int8() -> bool:
     return _any_of("avx512_vnni", "amx_int8")
 
 
-def dense(weight: Tensor, bias: Tensor | None) -> Linear:
+def dense(weights: Mapping[str, Tensor], name: str) -> Linear:
     """As they are, in whatever precision and on whatever device."""
+    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     return lambda x: functional.linear(x, weight, bias)
 
 
-def prepacked_bf16(weight: Tensor, bias: Tensor | None) -> Linear:
+def prepacked_bf16(weights: Mapping[str, Tensor], name: str) -> Linear:
     """Weights and inputs rounded to bfloat16, sums in float32, rounded to bfloat16 before the bias: 0.3 % off.
 
     With AMX a row is the same, bit by bit, among 1 to 64 rows. With AVX-512 alone it is in all but the widest input
     (4096), where the order of the sum changes with the number of rows: a last bit of bfloat16 in few places.
     """
+    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), ROWS_HINT)
 
     def apply(x: Tensor) -> Tensor:
@@ -55,16 +60,26 @@ def prepacked_bf16(weight: Tensor, bias: Tensor | None) -> Linear:
     return apply
 
 
-def prepacked_int8(weight: Tensor, bias: Tensor | None) -> Linear:
-    """Weights to 8 bits with a scale per output, inputs with a scale per row, sums exact: 1.1 % off.
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 [out, in] -> int8 [out, in], and a scale for each output, float32 [out]"""
+    scales = (weight.abs().amax(1) / INT8_PEAK).clamp(min=torch.finfo(weight.dtype).tiny)
+    # Contiguous: the packing reads a strided matrix as if it were, and says nothing.
+    return (weight / scales[:, None]).round().to(torch.int8).contiguous(), scales
+
+
+def prepacked_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
+    """Weights in 8 bits with a scale per output, inputs with a scale per row, sums exact: 1.1 % off.
+
+    The weight may have been saved as int8, its scales beside it.
 
     Sums of integers have no order: a row is the same, bit by bit, among any number of others. Nothing finite comes
     out of a row that is not.
     """
-    scales = (weight.abs().amax(1) / INT8_PEAK).clamp(min=torch.finfo(weight.dtype).tiny)
-    # Contiguous: the packing reads a strided matrix as if it were, and says nothing.
-    quantized = (weight / scales[:, None]).round().to(torch.int8).contiguous()
-    packed = torch.ops.onednn.qlinear_prepack(quantized, None)
+    weight, scales, bias = (weights.get(name + end) for end in (".weight", ".weight" + SCALE, ".bias"))
+    assert weight is not None
+    if scales is None:
+        weight, scales = quantized(weight)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
 
     def apply(x: Tensor) -> Tensor:

@@ -2,27 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from TTS.encoder.models.resnet import ResNetSpeakerEncoder
-from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
-from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
 from tts_core.errors import StartupError
-from tts_core.xtts import checkpoint
+from tts_core.xtts import files, hifigan
 from tts_core.xtts.config import Config, read_config
 from tts_core.xtts.gpt import PREFIX_POSITIONS, GptSizes
+from tts_core.xtts.linear import SCALE
+from tts_core.xtts.precision import EXACT, Precision
+from tts_core.xtts.speaker_encoder import EMBEDDING_WIDTH, SpeakerEncoder
+from tts_core.xtts.vocoder import Vocoder
 from tts_core.xtts.voice_encoder import Conditioner, Listening, VoiceEncoder
 from tts_core.xtts.voice_encoder import Voice as Voice
 from tts_core.xtts.weights import RANDOM_WEIGHTS_MARK
 
-EMBEDDING_WIDTH = 512
-"""Of a speaker, in every XTTS."""
+VOCODER = "hifigan_decoder.waveform_decoder."
 
 SPEAKERS_FILE = "speakers.safetensors"
 
@@ -34,8 +34,7 @@ MAX_NAMES = 20
 class XttsModel:
     """Everything that speaking needs.
 
-    gpt             by the official names without the first `gpt.`, matrices [out, in]; on the device, in `precision`
-    vocoder         weight norm folded, without its speaker encoder; float32, on the device
+    gpt             by the official names without the first `gpt.`, matrices [out, in]; on the device
     voices          float32, on the device
     speakers        by the names of the file, in its order; on the CPU
     fingerprint     changes with weights, config, vocabulary or speakers; not with precision, nor with conversion
@@ -44,9 +43,9 @@ class XttsModel:
 
     sizes: GptSizes
     gpt: Mapping[str, Tensor]
-    vocoder: HifiDecoder
+    vocoder: Vocoder
     voices: VoiceEncoder
-    tokenizer: VoiceBpeTokenizer
+    tokenizer: Tokenizer
     speakers: Mapping[str, Voice]
     sample_rate_hz: int
     fingerprint: str
@@ -58,45 +57,80 @@ class Plan:
     """A model without weights: what a folder's config.json and vocab.json say of it."""
 
     config: Config
-    tokenizer: VoiceBpeTokenizer
+    tokenizer: Tokenizer
     sizes: GptSizes
-    vocoder: HifiDecoder
-    speaker_encoder: ResNetSpeakerEncoder
+    speaker_encoder: SpeakerEncoder
     conditioner: Conditioner
 
     def modules(self) -> dict[str, nn.Module]:
         """By what the official names of their tensors start with."""
-        return {
-            "hifigan_decoder.waveform_decoder.": self.vocoder.waveform_decoder,
-            "hifigan_decoder.speaker_encoder.": self.speaker_encoder,
-            "gpt.": self.conditioner,
-        }
+        return {"hifigan_decoder.speaker_encoder.": self.speaker_encoder, "gpt.": self.conditioner}
 
-    def wanted(self, precision: torch.dtype) -> dict[str, Tensor]:
-        """Shape and type of each tensor, by official name; the values mean nothing. `precision` is of the GPT."""
-        shapes = gpt_shapes(self.sizes, text_ids=self.tokenizer.get_number_tokens())
-        tensors = {name: torch.empty(shape, dtype=precision, device="meta") for name, shape in shapes.items()}
+    def wanted(self, dtype: torch.dtype, *, int8: bool = False) -> dict[str, Tensor]:
+        """Shape and type of each tensor, by official name; the values mean nothing.
+
+        dtype  of the GPT, where int8 does not take its matrices
+        """
+        tensors = {name: _shaped(shape, dtype) for name, shape in self._gpt_shapes().items()}
+        if int8:
+            matrices = [name for name in tensors if is_matrix(name)]
+            tensors |= {name + SCALE: _shaped(tensors[name].shape[:1], dtype) for name in matrices}
+            tensors |= {name: _shaped(tensors[name].shape, torch.int8) for name in matrices}
+        tensors |= {VOCODER + name: _shaped(shape, torch.float32) for name, shape in self._vocoder_shapes().items()}
         for prefix, module in self.modules().items():
             tensors |= {_official(prefix + name): tensor for name, tensor in module.state_dict().items()}
         return tensors
 
+    def fill(self, tensors: Mapping[str, Tensor]) -> None:
+        """The modules with the tensors of their names."""
+        for prefix, module in self.modules().items():
+            named = {name: tensors[_official(prefix + name)] for name in module.state_dict()}
+            module.load_state_dict(named, strict=True, assign=True)
+            module.eval().requires_grad_(False)
 
-def load_model(folder: Path, *, device: torch.device, precision: torch.dtype = torch.float32) -> XttsModel:
-    """Read a folder that `convert` made, or an official one.
+    def gpt(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = self._gpt_shapes()
+        return {
+            name.removeprefix("gpt."): tensor for name, tensor in tensors.items() if name.removesuffix(SCALE) in names
+        }
 
-    precision  of the GPT; a converted file of that precision is taken, else one of float32
+    def vocoder(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Vocoder:
+        config = self.config
+        weights = {name: tensors[VOCODER + name] for name in self._vocoder_shapes()}
+        return Vocoder(
+            hifigan.Generator(weights, dtype=dtype),
+            frames_per_latent=config.gpt_code_stride_len / config.output_hop_length,
+            resampling=config.output_sample_rate / config.input_sample_rate,
+        )
+
+    def _gpt_shapes(self) -> dict[str, tuple[int, ...]]:
+        return gpt_shapes(self.sizes, text_ids=max(self.tokenizer.get_vocab().values()) + 1)
+
+    def _vocoder_shapes(self) -> dict[str, tuple[int, ...]]:
+        config = self.config
+        return hifigan.generator_shapes(
+            latent_width=config.decoder_input_dim,
+            embedding_width=config.d_vector_dim,
+            conditioned=config.cond_d_vector_in_each_upsampling_layer,
+        )
+
+
+def load_model(folder: Path, *, device: torch.device, precision: Precision = EXACT) -> XttsModel:
+    """Read a folder that `checkpoint convert` made, or an official one.
+
+    precision  a converted file of its name is taken, else one of float32
     raises     StartupError if a file cannot be read, names code, or does not fit config.json, or a weight is not finite
     """
     plan = make_plan(folder)
-    saved, digest = _saved(folder, precision)
+    saved, digest, is_int8 = _saved(folder, precision.name)
     speakers = load_speakers(folder, plan.sizes)
-    tensors = place(saved, plan.wanted(precision), device)
-    _fill(plan, tensors)
+    tensors = place(saved, plan.wanted(precision.dtype, int8=is_int8), device)
+    plan.fill(tensors)
     is_random = (folder / RANDOM_WEIGHTS_MARK).is_file()
     return XttsModel(
         sizes=plan.sizes,
-        gpt={name.removeprefix("gpt."): tensors[name] for name in gpt_shapes(plan.sizes, text_ids=0)},
-        vocoder=plan.vocoder,
+        gpt=plan.gpt(tensors),
+        vocoder=plan.vocoder(tensors, precision.vocoder),
         voices=VoiceEncoder(plan.conditioner, plan.speaker_encoder, _listening(plan.config)),
         tokenizer=plan.tokenizer,
         speakers=speakers,
@@ -108,28 +142,18 @@ def load_model(folder: Path, *, device: torch.device, precision: torch.dtype = t
 
 def make_plan(folder: Path) -> Plan:
     """raises StartupError if config.json or vocab.json cannot be read or is not of an XTTS-v2"""
-    config, tokenizer = read_config(folder), checkpoint.read_tokenizer(folder)
-    with checkpoint.NoRandomFill():  # not on `meta`: the speaker encoder computes a table on the way
+    config, tokenizer = read_config(folder), files.read_tokenizer(folder)
+    if config.output_hop_length != hifigan.HOP:
+        raise StartupError(f"config.json: output_hop_length is not {hifigan.HOP}, as the vocoder of XTTS-v2 has it")
+    with files.NoRandomFill():
         conditioner = Conditioner(width=config.gpt_n_model_channels, heads=config.gpt_n_heads)
-        vocoder = HifiDecoder(
-            input_sample_rate=config.input_sample_rate,
-            output_sample_rate=config.output_sample_rate,
-            output_hop_length=config.output_hop_length,
-            ar_mel_length_compression=config.gpt_code_stride_len,
-            decoder_input_dim=config.decoder_input_dim,
-            d_vector_dim=config.d_vector_dim,
-            cond_d_vector_in_each_upsampling_layer=config.cond_d_vector_in_each_upsampling_layer,
-        )
-    speaker_encoder = vocoder.speaker_encoder
-    del vocoder.speaker_encoder
-    for part in vocoder.modules():
-        if parametrize.is_parametrized(part, "weight"):
-            parametrize.remove_parametrizations(part, "weight")
-    return Plan(config, tokenizer, gpt_sizes(config, tokenizer), vocoder, speaker_encoder, conditioner)
+        speaker_encoder = SpeakerEncoder()
+    return Plan(config, tokenizer, gpt_sizes(config, tokenizer), speaker_encoder, conditioner)
 
 
-def gpt_sizes(config: Config, tokenizer: VoiceBpeTokenizer) -> GptSizes:
+def gpt_sizes(config: Config, tokenizer: Tokenizer) -> GptSizes:
     """The vocabulary decides on the text's tokens, whatever config.json says: so does coqui."""
+    ids = tokenizer.get_vocab()
     return GptSizes(
         layers=config.gpt_layers,
         width=config.gpt_n_model_channels,
@@ -139,8 +163,8 @@ def gpt_sizes(config: Config, tokenizer: VoiceBpeTokenizer) -> GptSizes:
         codes=config.gpt_num_audio_tokens,
         start_code=config.gpt_start_audio_token,
         stop_code=config.gpt_stop_audio_token,
-        start_text=tokenizer.tokenizer.token_to_id("[START]"),
-        stop_text=tokenizer.tokenizer.token_to_id("[STOP]"),
+        start_text=ids["[START]"],
+        stop_text=ids["[STOP]"],
     )
 
 
@@ -167,6 +191,15 @@ def _pair(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
+def is_matrix(name: str) -> bool:
+    """Whether it is one of those that reading takes most of the time of a decode step."""
+    return name == "gpt.mel_head.weight" or files.TRANSPOSED.fullmatch(name) is not None
+
+
+def _shaped(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(tuple(shape), dtype=dtype, device="meta")
+
+
 def _official(name: str) -> str:
     """The one tensor whose official name does not start like those of its module's others."""
     return "mel_stats" if name == "gpt.mel_stats" else name
@@ -178,9 +211,9 @@ def place(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor], device: tor
     raises  StartupError that names tensors missing, unexpected, of another shape, or with values that are not finite
     """
     misshapen = [
-        f"{name} is {[*saved[name].shape]}, not {[*tensor.shape]}"
+        f"{name} is {_kind(saved[name])}, not {_kind(tensor)}"
         for name, tensor in wanted.items()
-        if name in saved and saved[name].shape != tensor.shape
+        if name in saved and _kind(saved[name]) != _kind(tensor)
     ]
     _refuse(
         {
@@ -192,6 +225,11 @@ def place(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor], device: tor
     placed = {name: saved[name].to(device, tensor.dtype).contiguous() for name, tensor in wanted.items()}
     _refuse({"are not finite:": list(_not_finite(placed))})
     return placed
+
+
+def _kind(tensor: Tensor) -> str:
+    """`[1024, 4096]`: shape, and whether it is of whole numbers, which no conversion may hide."""
+    return f"{[*tensor.shape]}{'' if tensor.is_floating_point() else ' int'}"
 
 
 def _refuse(faults: Mapping[str, list[str]]) -> None:
@@ -207,29 +245,21 @@ def _some(names: list[str]) -> str:
 
 def _not_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Reads each value once, makes no copy, and waits for the device once; a NaN is both least and greatest."""
-    extremes = [torch.stack(tensor.aminmax()).float() for tensor in tensors.values()]
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    extremes = [torch.stack(tensor.aminmax()).float() for tensor in floats.values()]
     finite = torch.stack(extremes).isfinite().all(dim=1).tolist()
-    return (name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite)
+    return (name for name, is_finite in zip(floats, finite, strict=True) if not is_finite)
 
 
-def _saved(folder: Path, precision: torch.dtype) -> tuple[dict[str, Tensor], str]:
-    """Tensors by official name, and the digest of the official file they are or were in."""
-    path = checkpoint.converted_file(folder, precision)
+def _saved(folder: Path, precision: str) -> tuple[dict[str, Tensor], str, bool]:
+    """Tensors by official name, the digest of the official file they are or were in, and if matrices are in 8 bits."""
+    path = files.converted_file(folder, precision)
     if path is None:
-        return checkpoint.open_official(folder), checkpoint.weights_digest(folder)
-    tensors, metadata = checkpoint.open_converted(path)
+        return files.open_official(folder), files.weights_digest(folder), False
+    tensors, metadata = files.open_converted(path)
     if "weights_digest" not in metadata:
         raise StartupError(f"{path.name} was not made by this worker's `convert`")
-    return tensors, metadata["weights_digest"]
-
-
-def _fill(plan: Plan, tensors: Mapping[str, Tensor]) -> None:
-    for prefix, module in plan.modules().items():
-        module.load_state_dict(
-            {name: tensors[_official(prefix + name)] for name in module.state_dict()}, strict=True, assign=True
-        )
-        module.eval().requires_grad_(False)
-    plan.vocoder.eval()
+    return tensors, metadata["weights_digest"], path.name == "xtts-int8.safetensors"
 
 
 def _listening(config: Config) -> Listening:
@@ -261,14 +291,14 @@ def _official_speakers(folder: Path) -> dict[str, Voice]:
                 gpt_latents=tensors["gpt_cond_latent"].detach().float()[0],
                 speaker_embedding=tensors["speaker_embedding"].detach().float().flatten(),
             )
-            for name, tensors in checkpoint.load_speakers(folder).items()
+            for name, tensors in files.load_speakers(folder).items()
         }
     except (AttributeError, LookupError, TypeError) as exc:
         raise StartupError(f"speakers_xtts.pth does not hold voices ({type(exc).__name__})") from exc
 
 
 def _converted_speakers(path: Path) -> dict[str, Voice]:
-    tensors, metadata = checkpoint.open_converted(path)
+    tensors, metadata = files.open_converted(path)
     try:
         columns = zip(json.loads(metadata["names"]), tensors["gpt_latents"], tensors["speaker_embeddings"], strict=True)
         return {name: Voice(latents, embedding) for name, latents, embedding in columns}

@@ -1,13 +1,19 @@
 """An utterance as XTTS-v2 reads it: coqui's own spelling-out of numbers and signs, and what to do where that fails."""
 
+import asyncio
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
+from tokenizers import Tokenizer
 
 from tts_core.errors import TextTooLong
 from tts_core.types import Language
+
+if TYPE_CHECKING:
+    from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
 MAX_TEXT_IDS = 401
 """One less than the model's text positions. Source: coqui's own check."""
@@ -36,7 +42,38 @@ class Reading:
     chars: int
 
 
-def read(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> Reading:
+class Reader:
+    """A thread that reads: it takes milliseconds, and is not thread-safe in every language."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Returns at once; the thread gets ready while weights are loaded."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="xtts-reader")
+        self._tokenizer = self._thread.submit(coqui_tokenizer, tokenizer)
+
+    def read(self, text: str, language: Language) -> Reading:
+        """See `read`; waits for it."""
+        return self._thread.submit(read, self._tokenizer.result(), text, language).result()
+
+    async def read_parts(self, text: str, language: Language) -> list[Reading]:
+        """See `read_parts`."""
+        tokenizer = self._tokenizer.result()
+        return await asyncio.wrap_future(self._thread.submit(read_parts, tokenizer, text, language))
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+def coqui_tokenizer(tokenizer: Tokenizer) -> "VoiceBpeTokenizer":
+    """coqui's own, over the model's vocabulary."""
+    # Here, not above: coqui's package looks at every installed distribution, which takes a third of a second.
+    from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
+
+    wrapped = VoiceBpeTokenizer()
+    wrapped.tokenizer = tokenizer
+    return wrapped
+
+
+def read(tokenizer: "VoiceBpeTokenizer", text: str, language: Language) -> Reading:
     """Equal to `tokenizer.encode`, which however puts texts into the log and fails on some numbers.
 
     raises  TextTooLong if the model has no place for so many text ids
@@ -49,7 +86,7 @@ def read(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> Reading
     return Reading(text=text.strip(), text_ids=text_ids, chars=len(spelled))
 
 
-def read_parts(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> list[Reading]:
+def read_parts(tokenizer: "VoiceBpeTokenizer", text: str, language: Language) -> list[Reading]:
     """The text as one reading if the model has place for it, else as several: words in order, nothing lost.
 
     A sentence within the engine's limit of characters can be too long all the same once its numbers are words.
@@ -71,7 +108,7 @@ def _halves(text: str) -> tuple[str, str]:
     return text[: len(text) // 2], text[len(text) // 2 :]
 
 
-def _spell(tokenizer: VoiceBpeTokenizer, text: str, language: Language) -> str:
+def _spell(tokenizer: "VoiceBpeTokenizer", text: str, language: Language) -> str:
     *gentler, last = _forms(text, language)
     for form in gentler:
         try:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tts_core.types import FloatArray, Sampling
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
 from tts_core.xtts.guard import CodeWatch, Verdict
+from tts_core.xtts.hifigan import HOP
 from tts_core.xtts.model import Voice
 from tts_core.xtts.sampler import SamplingRows, draw, exponential_noise, scores_of
 from tts_core.xtts.scheduler import Decode, Prefill, Step, Vocode, Window
@@ -29,6 +30,7 @@ class Spoken(Sequence):
 
     text_ids  what goes into the GPT, without start and stop
     latents   [n, width] once it has left its slot and is not all vocoded
+    frames    of its waveform that were decoded
     watch     judges the codes; None where nothing is judged
     verdict   what was wrong with it; "ok" until something is
     """
@@ -38,6 +40,7 @@ class Spoken(Sequence):
     sampling: Sampling = field(default_factory=Sampling)
     speed: float = 1.0
     latents: Tensor | None = None
+    frames: int = 0
     watch: CodeWatch | None = None
     verdict: Verdict = "ok"
 
@@ -149,7 +152,7 @@ class Runner:
             case Decode():
                 return Flight(step, codes=self._to_host(self._decode(step)))
             case Vocode():
-                return Flight(step, waves=self._vocoder.decode([self._piece(window) for window in step.windows]))
+                return Flight(step, waves=self._vocode(step))
 
     def detach(self, sequence: Sequence, slot: int) -> None:
         """Keep the latents of an ended sequence that are not vocoded yet: its slot is about to be another's."""
@@ -208,11 +211,17 @@ class Runner:
         self._seen[slot, FAKE_TEXT_ID] = True
         self._seen[slot, self._gpt.sizes.start_code] = True
 
+    def _vocode(self, step: Vocode) -> list[Tensor]:
+        waves = self._vocoder.decode([self._piece(window) for window in step.windows])
+        for window, wave in zip(step.windows, waves, strict=True):
+            _spoken(window.sequence).frames += len(wave) // HOP
+        return waves
+
     def _piece(self, window: Window) -> Piece:
         sequence = _spoken(window.sequence)
         latents = sequence.latents if sequence.latents is not None else self._latents[_slot(sequence)]
         embedding = _voice(sequence).speaker_embedding.to(latents.device)
-        return Piece(latents[: window.stop], window.start, window.last, embedding, sequence.speed)
+        return Piece(latents[: window.stop], sequence.frames, window.last, embedding, sequence.speed)
 
     def _span(self, positions: int) -> int:
         return next((span for span in SPANS if span >= positions), self._gpt.sizes.max_positions)

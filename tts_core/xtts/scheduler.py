@@ -14,9 +14,6 @@ from tts_core.xtts.sequence import Sequence
 MAX_PREFILL = 8
 """Prompts in one step: it stalls everybody's decoding for as long as it takes."""
 
-MAX_WINDOWS = 8
-"""Vocoder windows in one step."""
-
 STREAM_SHARE = 4
 """One slot in so many is kept for streams: a book cannot take all of them."""
 
@@ -61,12 +58,17 @@ Step = Prefill | Decode | Vocode
 class Scheduler:
     """Decides whose turn it is: listeners that run dry first, fairly between tenants."""
 
-    def __init__(self, *, slots: int, max_waiting: int) -> None:
-        """slots: KV rows, at least 1; max_waiting: sequences that may wait for one."""
+    def __init__(self, *, slots: int, max_waiting: int, max_windows: int = 8) -> None:
+        """
+        slots        KV rows, at least 1
+        max_waiting  sequences that may wait for one
+        max_windows  of the vocoder in one step
+        """
         self._free = set(range(slots))
         self._slots = slots
         self._for_streams = slots // STREAM_SHARE
         self._max_waiting = max_waiting
+        self._max_windows = max_windows
         self._waiting: list[Sequence] = []
         self._live: list[Sequence] = []
         self._arrivals = 0
@@ -115,7 +117,7 @@ class Scheduler:
             return Prefill(admitted)
         self._prefilled_last = False
         windows = self._windows(streamed=False)
-        if windows and (not decoding or len(windows) >= MAX_WINDOWS):
+        if windows and (not decoding or len(windows) >= self._max_windows):
             return self._vocode(windows)
         for sequence in decoding:
             sequence.launched += 1
@@ -171,16 +173,14 @@ class Scheduler:
 
         return min(may, key=turn)
 
-    def _windows(self, *, streamed: bool) -> list[Window]:
+    def _windows(self, *, streamed: bool) -> list[Sequence]:
         ready = [s for s in self._live if s.window_is_ready and s.is_streamed == streamed]
         ready.sort(key=lambda sequence: (sequence.deadline_s, sequence.arrived))
-        return [_window(sequence) for sequence in ready[:MAX_WINDOWS]]
+        return ready[: self._max_windows]
 
-    def _vocode(self, windows: list[Window]) -> Vocode:
+    def _vocode(self, sequences: list[Sequence]) -> Vocode:
+        windows = [Window(s, *s.take_window(), last=s.is_vocoded) for s in sequences]
         for window in windows:
-            window.sequence.windowed = window.stop
-            window.sequence.windows += 1
-            window.sequence.is_vocoded = window.last
             if window.last:
                 self._retire(window.sequence)
         return Vocode(tuple(windows))
@@ -193,8 +193,3 @@ class Scheduler:
         if sequence.slot is not None:
             self._free.add(sequence.slot)
             sequence.slot = None
-
-
-def _window(sequence: Sequence) -> Window:
-    last = sequence.ending is not None
-    return Window(sequence, start=sequence.windowed, stop=len(sequence.codes), last=last)

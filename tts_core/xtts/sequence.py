@@ -8,8 +8,11 @@ Ending = Literal["stop", "budget", "guard", "cancelled"]
 
 FIRST_WINDOWS_CODES = (8, 12, 20)
 LATER_WINDOWS_CODES = 40
-"""Codes between two vocoder windows: the first is heard soonest (0.17 s of audio, as its right context is held back),
-later ones waste less on context."""
+"""Codes between two vocoder windows of a stream: the first is heard soonest (0.17 s of audio, as its right context is
+held back), later ones waste less on context."""
+
+MAX_WINDOW_CODES = 60
+"""Of one window, whoever listens: a step that takes longer would hold up everybody else's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +62,7 @@ class Sequence:
     def window_is_ready(self) -> bool:
         """Enough new codes for the next window, or the end has come and its window has not.
 
-        A whole job has one window, at its end: it is cheaper, and a bad take can be thrown away until then.
+        A whole job's come at its end: fewer are cheaper, and a bad take can be thrown away until then.
         """
         if self.is_vocoded or self.ending == "cancelled":
             return False
@@ -68,6 +71,14 @@ class Sequence:
         sizes = FIRST_WINDOWS_CODES
         wanted = sizes[self.windows] if self.windows < len(sizes) else LATER_WINDOWS_CODES
         return self.ending is not None or len(self.codes) - self.windowed >= wanted
+
+    def take_window(self) -> tuple[int, int]:
+        """Hand the next codes to the vocoder: where they start and stop."""
+        start = self.windowed
+        self.windowed = min(len(self.codes), start + MAX_WINDOW_CODES)
+        self.windows += 1
+        self.is_vocoded = self.ending is not None and self.windowed == len(self.codes)
+        return start, self.windowed
 
     def read(self, code: int) -> None:
         """A code has come back from the device; those drawn after the end are nobody's."""

@@ -6,24 +6,30 @@ once. The cost is linear in the length, where decoding from the start for every 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from TTS.tts.layers.xtts.hifigan_decoder import HifiDecoder
 
-CONTEXT_FRAMES = 14
-"""Frames of 256 samples that a sample's value can depend on, each side. Source: reference measurement, 12 are
-exact; in theory 3 (first convolution) + 1 + 60/8 + 60/64 + 60/128 + 60/256 (residual blocks) = 12.9."""
+from tts_core.xtts.hifigan import HOP, Generator
+
+CONTEXT_FRAMES = 12
+"""Frames of 256 samples that a sample's value can depend on, each side. In theory 3 (first convolution) + 1
+(upsampling) + 60/8 + 60/64 + 60/128 + 60/256 (residual blocks) = 12.9; with 12 the difference is that of float32's
+rounding, 2e-6, with 11 it is 1e-5."""
+
+WINDOWS_FRAMES = (16, 48, 80, 112, 144, 176, 240, 304)
+"""What a window may have without its context: few lengths, since oneDNN compiles its kernels for each one anew, which
+takes longer (0.2 s) than the window itself, and CUDA wants one graph for each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
     """What one window needs.
 
-    latents    [stop, width] float32, of the utterance from its first code on
-    start      codes whose window was decoded before
+    latents    [n, width] float32, of the utterance from its first code on
+    start      frames of it that were decoded before
     last       nothing follows, so nothing waits for its right side
     embedding  [512] float32
     speed      2.0 takes half as long; stretches the latents, as coqui does
@@ -37,56 +43,48 @@ class Piece:
 
 
 class Vocoder:
-    """HiFi-GAN over windows."""
+    """The generator over windows."""
 
-    def __init__(self, decoder: HifiDecoder, *, length_multiple: int = 1, max_together: int = 8) -> None:
-        """How windows share passes.
-
-        length_multiple  frames that windows are widened to, so that more of them are of one length
-        max_together     windows in one pass; 1 on a CPU, where a pass of several costs more than several passes
+    def __init__(self, generator: Generator, *, frames_per_latent: float, resampling: float) -> None:
         """
-        self._decoder = decoder
-        self._multiple = length_multiple
-        self._max_together = max_together
-        self._hop = int(decoder.output_hop_length)
-        self._upsampling = (
-            decoder.ar_mel_length_compression / decoder.output_hop_length,
-            decoder.output_sample_rate / decoder.input_sample_rate,
-        )
+        frames_per_latent  at the model's own rate; 4
+        resampling         output rate over the model's own; 24000 / 22050
+        """
+        self._generator = generator
+        self._upsampling = (frames_per_latent, resampling)
 
     @torch.inference_mode()
     def decode(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """One waveform per piece: [samples] float32 at the output rate; possibly none."""
+        """One waveform per piece: [HOP * frames] float32 at the output rate; possibly none."""
         cuts = [self._cut(piece) for piece in pieces]
-        groups: dict[int, list[int]] = defaultdict(list)
-        for number, cut in enumerate(cuts):
-            if cut.stop > cut.start:
-                groups[cut.frames.shape[1]].append(number)
         waves = [piece.latents.new_zeros(0) for piece in pieces]
-        for numbers in self._passes(groups.values()):
+        for numbers in self._passes(cuts):
             frames = torch.stack([cuts[number].frames for number in numbers])
-            embeddings = torch.stack([pieces[number].embedding for number in numbers])[:, :, None]
-            batch = self._decoder.waveform_decoder(frames, g=embeddings)[:, 0]
+            batch = self._generator(frames, torch.stack([pieces[number].embedding for number in numbers]))
             for wave, number in zip(batch, numbers, strict=True):
-                waves[number] = wave[cuts[number].start * self._hop : cuts[number].stop * self._hop]
+                waves[number] = wave[cuts[number].start * HOP : cuts[number].stop * HOP]
         return waves
 
-    def _passes(self, groups: Iterable[list[int]]) -> Iterator[list[int]]:
-        for numbers in groups:
-            for start in range(0, len(numbers), self._max_together):
-                yield numbers[start : start + self._max_together]
+    def _passes(self, cuts: Sequence["_Cut"]) -> list[list[int]]:
+        """Windows of one length share a pass; not on a CPU, which gains nothing by it and would compile for each n."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        alone = self._generator.device.type == "cpu"
+        for number, cut in enumerate(cuts):
+            if cut.stop > cut.start:
+                groups[cut.frames.shape[1], number if alone else 0].append(number)
+        return list(groups.values())
 
     def _cut(self, piece: Piece) -> "_Cut":
         scales = (1.0 / piece.speed, *self._upsampling)
-        frames = piece.latents.T
+        frames, settled = piece.latents.T, len(piece.latents)
         for scale in scales:
-            frames = stretched(frames, scale)
-        start = _decoded_frames(piece.start, scales)
-        stop = frames.shape[1] if piece.last else max(start, _decoded_frames(len(piece.latents), scales))
-        end = frames.shape[1] if piece.last else stop + CONTEXT_FRAMES
-        first = max(0, start - CONTEXT_FRAMES)
-        first = max(0, first - (first - end) % self._multiple)
-        return _Cut(frames[:, first:end], start - first, stop - first)
+            frames, settled = stretched(frames, scale), settled_outputs(settled, scale)
+        end = frames.shape[1]
+        if piece.last:
+            return _between(frames, start=piece.start, stop=end, end=end)
+        ready = settled - CONTEXT_FRAMES - piece.start
+        stop = piece.start + max((length for length in WINDOWS_FRAMES if length <= ready), default=0)
+        return _between(frames, start=piece.start, stop=stop, end=stop + CONTEXT_FRAMES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,12 +96,11 @@ class _Cut:
     stop: int
 
 
-def _decoded_frames(codes: int, scales: Sequence[float]) -> int:
-    """Frames that are final, context included, once so many codes are known and more may follow."""
-    settled = codes
-    for scale in scales:
-        settled = settled_outputs(settled, scale)
-    return max(0, settled - CONTEXT_FRAMES)
+def _between(frames: Tensor, *, start: int, stop: int, end: int) -> _Cut:
+    """start..stop of them in a window up to `end`, made longer to the left until it has a length of the list."""
+    missing = min((length - (stop - start) for length in WINDOWS_FRAMES if length >= stop - start), default=0)
+    first = max(0, start - missing - CONTEXT_FRAMES)
+    return _Cut(frames[:, first:end], start - first, stop - first)
 
 
 def stretched(values: Tensor, scale: float) -> Tensor:

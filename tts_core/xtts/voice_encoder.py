@@ -7,11 +7,11 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional
-from TTS.encoder.models.resnet import ResNetSpeakerEncoder
-from TTS.tts.layers.xtts.perceiver_encoder import PerceiverResampler
 
 from tts_core.errors import ReferenceTooShort
 from tts_core.types import ReferenceClip
+from tts_core.xtts.perceiver import Perceiver
+from tts_core.xtts.speaker_encoder import SpeakerEncoder
 
 CLIP_RATE_HZ = 22_050
 """What the conditioning encoder was trained on; the speaker encoder gets 16 kHz made of it."""
@@ -53,7 +53,7 @@ class Listening:
 class VoiceEncoder:
     """Holds the three networks that listen; float32, on one device. One thread at a time."""
 
-    def __init__(self, conditioner: "Conditioner", speaker_encoder: ResNetSpeakerEncoder, listening: Listening) -> None:
+    def __init__(self, conditioner: "Conditioner", speaker_encoder: SpeakerEncoder, listening: Listening) -> None:
         self._conditioner = conditioner
         self._speaker_encoder = speaker_encoder
         self._listening = listening
@@ -104,7 +104,7 @@ class VoiceEncoder:
     def _embedding(self, audio: Tensor) -> Tensor:
         """[samples] -> [512] of unit length"""
         resampled = torchaudio.functional.resample(audio, CLIP_RATE_HZ, SPEAKER_RATE_HZ)
-        embedding: Tensor = self._speaker_encoder(resampled[None], l2_norm=True)
+        embedding: Tensor = self._speaker_encoder(resampled[None])
         return embedding[0]
 
 
@@ -117,7 +117,7 @@ class Conditioner(nn.Module):
         super().__init__()
         self.register_buffer("mel_stats", torch.empty(MELS))
         self.conditioning_encoder = ConditioningEncoder(width=width, heads=heads)
-        self.conditioning_perceiver = PerceiverResampler(dim=width)
+        self.conditioning_perceiver = Perceiver(width)
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """[80, frames] -> [32, width]; source: coqui `GPT.get_style_emb`"""

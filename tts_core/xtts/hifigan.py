@@ -1,0 +1,130 @@
+"""The HiFi-GAN generator of XTTS-v2 over plain tensors: frames of latents in, samples out.
+
+Time lies in the last of two image dimensions, channels innermost in memory: oneDNN and cuDNN then convolve without
+moving anything, 2 to 5 times as fast on a CPU in bfloat16 as 1-d convolutions. Source: `benchmarks/LOG.md`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+UPSAMPLING = ((8, 16), (8, 16), (2, 4), (2, 4))
+"""Factor and kernel of each transposed convolution."""
+
+FIRST_CHANNELS = 512
+"""Before the first of them; each halves their number."""
+
+KERNELS = (3, 7, 11)
+DILATIONS = (1, 3, 5)
+"""Of the residual blocks behind each. Source of all of these: coqui `HifiDecoder`; config.json does not tell them."""
+
+EDGE_KERNEL = 7
+"""Of the first and the last convolution."""
+
+HOP = 256
+"""Samples of a frame: the product of the factors."""
+
+SLOPE, LAST_SLOPE = 0.1, 0.01
+"""Of the leaky ReLUs. Source: coqui `HifiganGenerator`, which gives the last one torch's default."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def generator_shapes(*, latent_width: int, embedding_width: int, conditioned: bool) -> Shapes:
+    """Of its tensors by the official names, weight norm folded.
+
+    conditioned  whether each upsampling layer gets the speaker's embedding, too
+    """
+    shapes: Shapes = {
+        **_pair("conv_pre", FIRST_CHANNELS, latent_width, EDGE_KERNEL),
+        **_pair("cond_layer", FIRST_CHANNELS, embedding_width, 1),
+    }
+    channels = FIRST_CHANNELS
+    for level, (_, kernel) in enumerate(UPSAMPLING):
+        channels //= 2
+        # A transposed convolution's weight is [in, out, kernel].
+        shapes |= {f"ups.{level}.weight": (2 * channels, channels, kernel), f"ups.{level}.bias": (channels,)}
+        if conditioned:
+            shapes |= _pair(f"conds.{level}", channels, embedding_width, 1)
+        for block, width in enumerate(KERNELS, start=level * len(KERNELS)):
+            for place in range(len(DILATIONS)):
+                shapes |= _pair(f"resblocks.{block}.convs1.{place}", channels, channels, width)
+                shapes |= _pair(f"resblocks.{block}.convs2.{place}", channels, channels, width)
+    return shapes | {"conv_post.weight": (1, channels, EDGE_KERNEL)}
+
+
+def _pair(name: str, *shape: int) -> Shapes:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Conv:
+    """weight [out, in, 1, kernel], or [in, out, 1, kernel] of a transposed one"""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor, *, dilation: int = 1) -> Tensor:
+        """[n, in, 1, t] -> [n, out, 1, t]"""
+        padding = (self.weight.shape[3] - 1) * dilation // 2
+        return functional.conv2d(x, self.weight, self.bias, padding=(0, padding), dilation=(1, dilation))
+
+    def upsampled(self, x: Tensor, *, factor: int) -> Tensor:
+        """[n, in, 1, t] -> [n, out, 1, factor * t]"""
+        padding = (self.weight.shape[3] - factor) // 2
+        return functional.conv_transpose2d(x, self.weight, self.bias, stride=(1, factor), padding=(0, padding))
+
+
+class Generator:
+    """Holds the weights, in one precision on one device."""
+
+    def __init__(self, weights: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> None:
+        """weights: as `generator_shapes` names them; dtype: of weights and all between them"""
+        self.device = weights["conv_pre.weight"].device
+        self._dtype = dtype
+        self._weights = weights
+        self._convs = {
+            name.removesuffix(".weight"): _Conv(_as_image(weight.to(dtype)), self._bias(name))
+            for name, weight in weights.items()
+            if name.endswith(".weight")
+        }
+        self._conditioned = "conds.0" in self._convs
+
+    def __call__(self, frames: Tensor, embeddings: Tensor) -> Tensor:
+        """
+        frames      [n, latent width, t] float32
+        embeddings  [n, embedding width] float32
+        returns     [n, HOP * t] float32
+        source      coqui `HifiganGenerator.forward`
+        """
+        speaker = embeddings[:, :, None, None].to(self._dtype)
+        x = self._convs["conv_pre"](_as_image(frames.to(self._dtype))) + self._convs["cond_layer"](speaker)
+        for level, (factor, _) in enumerate(UPSAMPLING):
+            x = self._convs[f"ups.{level}"].upsampled(functional.leaky_relu(x, SLOPE), factor=factor)
+            if self._conditioned:
+                x += self._convs[f"conds.{level}"](speaker)
+            first, *others = range(level * len(KERNELS), (level + 1) * len(KERNELS))
+            mean = self._residual(x, first)
+            for block in others:
+                mean += self._residual(x, block)
+            x = mean.div_(len(KERNELS))
+        x = self._convs["conv_post"](functional.leaky_relu(x, LAST_SLOPE))
+        return x[:, 0, 0].float().tanh()
+
+    def _residual(self, x: Tensor, block: int) -> Tensor:
+        for place, dilation in enumerate(DILATIONS):
+            y = self._convs[f"resblocks.{block}.convs1.{place}"](functional.leaky_relu(x, SLOPE), dilation=dilation)
+            x = x + self._convs[f"resblocks.{block}.convs2.{place}"](functional.leaky_relu_(y, SLOPE))
+        return x
+
+    def _bias(self, weight_name: str) -> Tensor | None:
+        bias = self._weights.get(weight_name.removesuffix("weight") + "bias")
+        return None if bias is None else bias.to(self._dtype)
+
+
+def _as_image(values: Tensor) -> Tensor:
+    """[a, b, t] -> [a, b, 1, t] with b innermost in memory"""
+    return values[:, :, None].contiguous(memory_format=torch.channels_last)
