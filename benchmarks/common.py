@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, the machine in words, medians, a table for people and a line for machines.
+"""What the benchmarks share: arguments, the two models, one configuration of ours, and how results are told.
 
 Imports neither torch nor coqui: `cold_start` measures how long that takes.
 """
@@ -8,21 +8,33 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tts_core.xtts.weights import RANDOM_WEIGHTS_MARK
+from tts_core.xtts.weights import CONVERTED_FILES, RANDOM_WEIGHTS_MARK
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ROOT = Path(__file__).parent.parent
+
+DEFAULT_MODEL = ROOT / "build" / "xtts-random"
+
+SLOTS = {"cpu": 32, "cuda": 64}
+"""Of our engine, in every benchmark: a quarter is kept for streams, so that on a CPU 24 are left for whole texts."""
+
+CODES_PER_S = 22_050 / 1024
+"""Of audio."""
+
+CPU_FEATURES = {"int8": ("avx512_vnni", "amx_int8"), "bf16": ("avx512_bf16", "amx_bf16")}
+"""Those that oneDNN can use, by precision."""
 
 TEXTS = (
     "The old keeper climbs the stairs every morning and opens the heavy door.",
@@ -51,47 +63,99 @@ TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Args:
+    """
+    model           official files, for coqui
+    converted       made of them, for our engine
+    bandwidth_gb_s  of the GPU's memory; None: to be measured
+    """
+
     model: Path
+    converted: Path
     device: str
     precision: str
     quick: bool
     rounds: int
     codes: int
+    bandwidth_gb_s: float | None
 
 
-def parse_args(argv: Sequence[str] | None, doc: str | None, *, codes: int = 0, quick_codes: int = 0) -> Args:
-    """
-    codes, quick_codes  of each utterance, where nothing else is asked for; 0 if the benchmark does not tell
-    raises              SystemExit if the arguments mean nothing, CalledProcessError if the model cannot be built
+def parse_args(argv: Sequence[str] | None, doc: str | None, *, codes: int = 0) -> Args:
+    """Makes the models, too, if they are not there.
+
+    codes   of each utterance, where nothing else is asked for; 0 if the benchmark does not tell
+    raises  SystemExit if the arguments mean nothing, CalledProcessError if a model cannot be made
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--model", type=Path, required=True, help="folder of XTTS-v2; if there is none, random weights of the real size"
+        "--model",
+        type=Path,
+        default=DEFAULT_MODEL,
+        help="official files of XTTS-v2; if there are none, random weights of the real size are made. Converted ones "
+        "are made beside them. Default: build/xtts-random",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "int8"), default="auto", help="of our side")
-    parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument("--rounds", type=int, help="that medians are taken of; 3, with --quick 1")
-    if codes:
-        parser.add_argument("--codes", type=int, help=f"of each utterance; {codes}, with --quick {quick_codes}")
+    parser.add_argument(
+        "--precision", choices=("auto", "fast", "fp32", "bf16", "int8"), default="fast", help="of our side"
+    )
+    parser.add_argument("--quick", action="store_true", help="one round instead of three")
+    parser.add_argument("--rounds", type=int, help="that medians are taken of")
+    parser.add_argument("--codes", type=int, default=codes, help=f"of each utterance, if any is timed; {codes}")
+    parser.add_argument("--bandwidth-gb-s", type=float, help="of the GPU's memory; measured by a copy if not given")
     args = parser.parse_args(argv)
     rounds = args.rounds if args.rounds is not None else (1 if args.quick else 3)
-    default = quick_codes if args.quick else codes
-    wanted: int = getattr(args, "codes", None) or default
-    if rounds < 1 or (codes and wanted < 2):
+    if rounds < 1 or (codes and args.codes < 2):
         parser.error("--rounds is at least 1, --codes at least 2")
-    build_if_missing(args.model)
-    return Args(args.model, args.device, args.precision, args.quick, rounds, wanted)
+    model = args.model.resolve()
+    build_if_missing(model)
+    ours = converted(model)
+    return Args(model, ours, args.device, args.precision, args.quick, rounds, args.codes, args.bandwidth_gb_s)
 
 
 def build_if_missing(folder: Path) -> None:
     """In a process of its own: it takes gigabytes that are not to be found in a peak measured later."""
-    if not folder.exists():
-        subprocess.run([sys.executable, "-m", "tests.tiny_xtts", str(folder), "--full"], cwd=ROOT, check=True)
+    if folder.exists():
+        return
+    say(f"making random weights of the real size in {folder}")
+    draft = folder.with_name(f"{folder.name}-draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    _python("-m", "tests.tiny_xtts", str(draft), "--full")
+    draft.rename(folder)
+
+
+def converted(folder: Path) -> Path:
+    """What our engine is given: its own files, made once, in every precision that it may choose."""
+    target = folder.with_name(f"{folder.name}-converted")
+    if not any(target.glob(CONVERTED_FILES)):
+        say(f"converting {folder}")
+        precisions = ("--precision", "fp32", "bf16", "int8")
+        _python("-m", "tts_core.xtts.checkpoint", "convert", str(folder), str(target), *precisions)
+    return target
+
+
+def _python(*words: str) -> None:
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True)
+
+
+def say(what: str) -> None:
+    """To whoever waits; coqui takes minutes."""
+    sys.stderr.write(f"{what}\n")
+
+
+def say_round(args: Args, number: int, who: str) -> None:
+    say(f"round {number} of {args.rounds}, {who}")
+
+
+def texts(count: int) -> list[str]:
+    return [TEXTS[number % len(TEXTS)] for number in range(count)]
 
 
 def median_of(rows: Sequence[Any], name: str) -> float:
     return float(median(getattr(row, name) for row in rows))
+
+
+def ratio(theirs: Iterable[float], ours: Iterable[float]) -> float:
+    """How many times faster ours is: times of the same rounds, the median of the rounds' ratios."""
+    return median(their_s / our_s for their_s, our_s in zip(theirs, ours, strict=True))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -99,14 +163,23 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def report(benchmark: str, args: Args, rows: Sequence["DataclassInstance"], **more: object) -> None:
-    """Print what was measured; `more` goes into the last line alone."""
-    words = weights_in_words(args.model)
-    print(f"{benchmark}: {words}; precision {args.precision}; {machine(args.device)['in_words']}; n={args.rounds}")
+def report(
+    benchmark: str, args: Args, rows: Sequence["DataclassInstance"], *, ratios: Mapping[str, float], **more: object
+) -> None:
+    """Print what was measured.
+
+    ratios  coqui's time over ours: larger is better
+    more    goes into the last line alone
+    """
+    words, ours, where = weights_in_words(args.model), configuration(args), machine(args.device)
+    print(f"{benchmark}: {words}; {where['in_words']}; n={args.rounds}")
+    print(f"ours: {ours['in_words']}; coqui-tts: fp32")
     print_table(rows)
-    head = {"benchmark": benchmark, "commit": commit(), "weights": words, "machine": machine(args.device)}
-    asked = {"precision": args.precision, "quick": args.quick, "rounds": args.rounds, "codes": args.codes}
-    print(json.dumps(head | asked | more | {"rows": [asdict(row) for row in rows]}))
+    print("ratios:", ", ".join(f"{name} {value:.2f}" for name, value in ratios.items()))
+    head = {"benchmark": benchmark, "commit": commit(), "weights": words, "machine": where, "configuration": ours}
+    asked = {"quick": args.quick, "rounds": args.rounds, "codes": args.codes}
+    rounded = {name: round(value, 3) for name, value in ratios.items()}
+    print(json.dumps(head | asked | {"ratios": rounded} | more | {"rows": [asdict(row) for row in rows]}))
 
 
 def print_table(rows: Sequence["DataclassInstance"]) -> None:
@@ -121,6 +194,31 @@ def _cell(value: object) -> str:
     if not isinstance(value, float):
         return "-" if value is None else str(value)
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def configuration(args: Args) -> dict[str, object]:
+    """How ours computes: the same in every benchmark."""
+    import torch  # see the module's docstring
+
+    from tts_core.xtts.memory import choose_device
+    from tts_core.xtts.precision import NAMES, choose_precision
+
+    device = choose_device(args.device)
+    precision = choose_precision(args.precision, device)
+    vocoder, slots, threads = NAMES[precision.vocoder], SLOTS[device.type], torch.get_num_threads()
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    kinds = dict.fromkeys((precision.name, vocoder))
+    features = [name for kind in kinds for name in CPU_FEATURES.get(kind, ()) if capabilities.get(name)]
+    words = f"{args.precision}: {precision.name} GPT, {vocoder} vocoder, {threads} threads, {slots} slots"
+    return {
+        "in_words": f"{words}, {' '.join(features) or 'no CPU feature in particular'}",
+        "name": args.precision,
+        "precision": precision.name,
+        "vocoder_precision": vocoder,
+        "cpu_features": features,
+        "threads": threads,
+        "slots": slots,
+    }
 
 
 def weights_in_words(folder: Path) -> str:

@@ -1,34 +1,42 @@
 """How long until the first audio is heard, alone and with others listening, against coqui's `inference_stream`?
 
-    python -m benchmarks.first_audio --model DIR [--device cpu|cuda] [--precision int8] [--quick]
+    python -m benchmarks.first_audio [--model DIR] [--device cpu|cuda] [--quick]
 
-Ours goes through the engine, all streams asked for at once. coqui serves one request at a time: its streams wait in a
-queue. One was measured per round and chunk size; for more the waits are computed from that (those before it, in full).
-coqui's default chunk is 20 codes; its chunk of 8 is like ours, whose first window has 8 codes. Each first chunk carries
-another length of audio, see `first_audio_s`. Same texts, voice and number of codes on both sides, no multiple of either
-chunk size: coqui would decode all of it once more. Warmed up; our voice's prefix is cached, coqui has no such cache.
+Ours goes through the engine, all streams asked for at once: as shipped (windows of 8, 12, 20, 40 ... codes), and with a
+first window of 20 codes, which is coqui's default chunk. coqui serves one request at a time: one was measured, and what
+more would hear who wait in a queue is computed. Each first chunk carries another length of audio, see `first_audio_s`.
+Same texts, voice and number of codes, no multiple of coqui's chunk: it would decode all of it once more. One stream of
+each came before: what more of them need to be made ready (graphs, kernels) falls into the first round. Our voice's
+prefix is cached, coqui has no such cache. Never run on CUDA.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from statistics import median
+from unittest.mock import patch
 
-from benchmarks.common import TEXTS, Args, median_of, parse_args, percentile, report
-from benchmarks.pair import Heard, coqui, coqui_voice, endless_engine, hear, hear_coqui
+from torch import Tensor
+
+from benchmarks.common import TEXTS, Args, median_of, parse_args, percentile, ratio, report, say, say_round, texts
+from benchmarks.pair import Heard, Pair, hear, pair
 from tts_core.xtts.engine import XttsEngine
-from tts_core.xtts.memory import choose_device
+from tts_core.xtts.hifigan import HOP, Generator
 
-STREAMS = (1, 2, 4, 8)
-CHUNKS_CODES = (20, 8)
+STREAMS = {"cpu": (1, 8), "cuda": (1, 8, 32, 64)}
+
+COQUI_CHUNK_CODES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """
     first_audio_s  of audio in the first chunk
+    underruns      how often listeners ran dry, all of a round, who play in real time from their first chunk on
     all_s          until the last stream has ended
-    over_coqui_20  coqui's p50 at chunk 20 over this one's, same number of streams; over_coqui_8 likewise
+    audio_s_per_s  of all streams
+    gpu_peak_mib   of our side
     """
 
     who: str
@@ -36,78 +44,115 @@ class Row:
     first_p50_s: float
     first_p95_s: float
     first_audio_s: float
+    underruns: float
     all_s: float
-    over_coqui_20: float
-    over_coqui_8: float
+    audio_s_per_s: float
+    gpu_peak_mib: float | None
 
 
-Rounds = list[list[Heard]]
-"""Per round what each of the streams heard, waiting included."""
+@dataclass(slots=True)
+class Listened:
+    """Per round what each of the streams heard, waiting included."""
+
+    who: str
+    rounds: list[list[Heard]] = field(default_factory=list)
+    gpu_peaks_mib: list[float] = field(default_factory=list)
+
+    @property
+    def first_s(self) -> list[float]:
+        """Per round, of the first stream."""
+        return [heard[0].first_s for heard in self.rounds]
+
+    def row(self) -> Row:
+        heard = [each for round_ in self.rounds for each in round_]
+        all_s = median(max(each.total_s for each in round_) for round_ in self.rounds)
+        return Row(
+            who=self.who,
+            streams=len(self.rounds[0]),
+            first_p50_s=median_of(heard, "first_s"),
+            first_p95_s=percentile([each.first_s for each in heard], 0.95),
+            first_audio_s=median_of(heard, "first_audio_s"),
+            underruns=float(median(sum(each.underruns for each in round_) for round_ in self.rounds)),
+            all_s=all_s,
+            audio_s_per_s=sum(each.audio_s for each in self.rounds[0]) / all_s,
+            gpu_peak_mib=max(self.gpu_peaks_mib, default=None),
+        )
 
 
 async def together(engine: XttsEngine, streams: int) -> list[Heard]:
-    return await asyncio.gather(*(hear(engine, text, streamed=True) for text in TEXTS[:streams]))
+    return await asyncio.gather(*(hear(engine, text, streamed=True) for text in texts(streams)))
 
 
 def queued(alone: Heard, streams: int) -> list[Heard]:
     """What so many would hear one after the other, each as long as the one that was measured."""
     waits_s = [place * alone.total_s for place in range(streams)]
-    return [Heard(w + alone.first_s, alone.first_audio_s, w + alone.total_s, alone.samples) for w in waits_s]
+    return [replace(alone, first_s=wait_s + alone.first_s, total_s=wait_s + alone.total_s) for wait_s in waits_s]
 
 
-async def measure(args: Args) -> tuple[dict[int, Rounds], dict[int, list[Heard]]]:
-    """Ours by number of streams, and coqui's single streams by chunk size."""
-    device = choose_device(args.device)
-    model, voice = coqui(args.model, device=device, codes=args.codes), coqui_voice(args.model, device=device)
-    ours: dict[int, Rounds] = {streams: [] for streams in STREAMS}
-    theirs: dict[int, list[Heard]] = {chunk: [] for chunk in CHUNKS_CODES}
-    async with endless_engine(args, slots=max(STREAMS)) as engine:
-        await together(engine, max(STREAMS) if device.type == "cuda" else 1)
-        hear_coqui(model, voice, TEXTS[0], chunk_codes=CHUNKS_CODES[0])
-        for _ in range(args.rounds):
-            for chunk, alone in theirs.items():
-                alone.append(hear_coqui(model, voice, TEXTS[0], chunk_codes=chunk))
-            for streams, rounds in ours.items():
-                rounds.append(await together(engine, streams))
-    lengths = {heard.samples for rounds in ours.values() for round_ in rounds for heard in round_}
-    lengths |= {heard.samples for alone in theirs.values() for heard in alone}
+@contextmanager
+def first_window(codes: int) -> Iterator[None]:
+    with patch("tts_core.xtts.sequence.FIRST_WINDOWS_CODES", (codes,)):
+        yield
+
+
+async def measure(args: Args, sides: Pair) -> tuple[Listened, Listened, list[Listened]]:
+    """coqui, ours with a first window of coqui's size, and ours as shipped by number of streams."""
+    theirs, equal = Listened("coqui, chunk 20"), Listened("ours, first window 20")
+    shipped = {streams: Listened("ours, as shipped") for streams in STREAMS[sides.device.type]}
+    say("warming up")
+    sides.coqui.stream(TEXTS[0], chunk_codes=COQUI_CHUNK_CODES)
+    await together(sides.engine, 1)
+    with first_window(COQUI_CHUNK_CODES):
+        await together(sides.engine, 1)
+    for number in range(1, args.rounds + 1):
+        say_round(args, number, "coqui")
+        theirs.rounds.append([sides.coqui.stream(TEXTS[0], chunk_codes=COQUI_CHUNK_CODES)])
+        say_round(args, number, "ours, first window 20")
+        with first_window(COQUI_CHUNK_CODES):
+            equal.rounds.append(await together(sides.engine, 1))
+        for streams, listened in shipped.items():
+            say_round(args, number, f"ours, {streams} streams")
+            heard, peak_mib = await sides.with_gpu_peak(together(sides.engine, streams))
+            listened.rounds.append(heard)
+            listened.gpu_peaks_mib += [] if peak_mib is None else [peak_mib]
+    lengths = {each.samples for one in (theirs, equal, *shipped.values()) for heard in one.rounds for each in heard}
     assert len(lengths) == 1, f"not the same length of audio on both sides: {lengths} samples"
-    return ours, theirs
+    return theirs, equal, list(shipped.values())
 
 
-def row(who: str, rounds: Rounds, coquis: dict[int, Rounds]) -> Row:
-    heard = [each for round_ in rounds for each in round_]
-    p50_s = first_p50_s(rounds)
-    return Row(
-        who=who,
-        streams=len(rounds[0]),
-        first_p50_s=p50_s,
-        first_p95_s=percentile([each.first_s for each in heard], 0.95),
-        first_audio_s=median_of(heard, "first_audio_s"),
-        all_s=median(max(each.total_s for each in round_) for round_ in rounds),
-        over_coqui_20=first_p50_s(coquis[20]) / p50_s,
-        over_coqui_8=first_p50_s(coquis[8]) / p50_s,
-    )
+async def streaming_vocoder_work(engine: XttsEngine) -> float:
+    """Frames that the vocoder decodes for one stream, context included, over those that its audio has."""
+    frames: list[int] = []
+    call = Generator.__call__
+
+    def counting(generator: Generator, latents: Tensor, embeddings: Tensor) -> Tensor:
+        frames.append(latents.shape[0] * latents.shape[2])
+        return call(generator, latents, embeddings)
+
+    with patch.object(Generator, "__call__", counting):
+        heard = await hear(engine, TEXTS[0], streamed=True)
+    return sum(frames) / (heard.samples / HOP)
 
 
-def first_p50_s(rounds: Rounds) -> float:
-    return median(each.first_s for round_ in rounds for each in round_)
-
-
-def rows_of(ours: dict[int, Rounds], theirs: dict[int, list[Heard]]) -> list[Row]:
-    rows = []
-    for streams, rounds in ours.items():
-        coquis = {chunk: [queued(each, streams) for each in alone] for chunk, alone in theirs.items()}
-        how = "measured" if streams == 1 else "computed"
-        rows += [row(f"coqui, chunk {chunk}, {how}", each, coquis) for chunk, each in coquis.items()]
-        rows.append(row("ours", rounds, coquis))
-    return rows
+async def compare(args: Args) -> None:
+    async with pair(args) as sides:
+        theirs, equal, shipped = await measure(args, sides)
+        work = await streaming_vocoder_work(sides.engine)
+    rows = [theirs.row(), equal.row()]
+    for listened in shipped:
+        if (streams := len(listened.rounds[0])) > 1:
+            queue = [queued(alone, streams) for (alone,) in theirs.rounds]
+            rows.append(Listened("coqui, chunk 20, computed", queue).row())
+        rows.append(listened.row())
+    ratios = {
+        "first_audio_equal_chunk": ratio(theirs.first_s, equal.first_s),
+        "first_audio_small_chunk": ratio(theirs.first_s, shipped[0].first_s),
+    }
+    report("first_audio", args, rows, ratios=ratios, streaming_vocoder_work=round(work, 3))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv, __doc__, codes=67, quick_codes=28)
-    ours, theirs = asyncio.run(measure(args))
-    report("first_audio", args, rows_of(ours, theirs), samples_each=ours[1][0][0].samples)
+    asyncio.run(compare(parse_args(argv, __doc__, codes=103)))
 
 
 if __name__ == "__main__":

@@ -2,23 +2,23 @@
 
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
-from TTS.tts.models.xtts import Xtts
 
-from benchmarks.common import Args
+from benchmarks.common import SLOTS, Args
 from tests.oracle import coqui_model
 from tts_core.types import Audience, Manner, Sampling, Speaker, Utterance
-from tts_core.xtts import checkpoint
 from tts_core.xtts.engine import XttsEngine
+from tts_core.xtts.memory import choose_device
 from tts_core.xtts.model import XttsModel, load_model
+
+T = TypeVar("T")
 
 NEVER = -1e4
 """Logit of the stop code."""
@@ -33,67 +33,132 @@ COQUI_SAMPLING = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One utterance as its listener got it, who plays it in real time from the first chunk on.
+
+    first_s, total_s  since it was asked for, to the first and to the last chunk
+    first_audio_s     of audio in the first chunk
+    audio_s, samples  in all
+    underruns         how often the listener ran dry
+    """
+
+    first_s: float
+    first_audio_s: float
+    total_s: float
+    audio_s: float
+    samples: int
+    underruns: int
+
+
+class Coqui:
+    """coqui's own model, in float32, and its first built-in voice, which is also our engine's first.
+
+    Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster.
+    """
+
+    def __init__(self, folder: Path, *, device: torch.device, codes: int) -> None:
+        self.model = coqui_model(folder).to(device)
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.clone()  # where its own loader has them, not in pages of the file
+        with torch.no_grad():
+            self.model.gpt.mel_head.bias[self.model.args.gpt_stop_audio_token] = NEVER
+        self.speaks(codes)
+        voice = next(iter(torch.load(folder / "speakers_xtts.pth", weights_only=True).values()))
+        self.latents = voice["gpt_cond_latent"].float().to(device)
+        """[1, 32, width]"""
+        self.embedding = voice["speaker_embedding"].float().to(device)
+        """[1, 512, 1]"""
+
+    def speaks(self, codes: int) -> None:
+        """So many, from now on."""
+        self.model.gpt.max_gen_mel_tokens = codes
+
+    def speak(self, text: str) -> int:
+        """Samples of the whole utterance."""
+        torch.manual_seed(SAMPLING.seed)
+        return len(self.model.inference(text, "en", self.latents, self.embedding, **COQUI_SAMPLING)["wav"])
+
+    def stream(self, text: str, *, chunk_codes: int) -> Heard:
+        """A chunk has arrived once it is on the CPU."""
+        torch.manual_seed(SAMPLING.seed)
+        started_s = time.perf_counter()
+        arrivals: list[tuple[float, int]] = []
+        for chunk in self.model.inference_stream(
+            text, "en", self.latents, self.embedding, stream_chunk_size=chunk_codes, **COQUI_SAMPLING
+        ):
+            samples = len(chunk.cpu())
+            arrivals.append((time.perf_counter() - started_s, samples))
+        return heard(arrivals, rate_hz=self.model.config.audio.output_sample_rate)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class CoquiVoice:
-    """gpt_latents [1, 32, width], embedding [1, 512, 1]; both float32 on the device"""
+class Pair:
+    """gpu_before_bytes: what coqui's model holds of the GPU"""
 
-    gpt_latents: Tensor
-    embedding: Tensor
+    engine: XttsEngine
+    coqui: Coqui
+    device: torch.device
+    gpu_before_bytes: int
+
+    @contextmanager
+    def of_codes(self, codes: int) -> Iterator[None]:
+        """Utterances of both sides have so many for a while."""
+        before = self.coqui.model.gpt.max_gen_mel_tokens
+        self.coqui.speaks(codes)
+        with patch("tts_core.xtts.engine.code_budget", lambda _chars: codes):
+            yield
+        self.coqui.speaks(before)
+
+    async def with_gpu_peak(self, work: Awaitable[T]) -> tuple[T, float | None]:
+        """Its result, and the most memory in MiB that our side held of the GPU meanwhile; None on a CPU."""
+        if self.device.type == "cpu":
+            return await work, None
+        torch.cuda.reset_peak_memory_stats(self.device)
+        result = await work
+        return result, (torch.cuda.max_memory_allocated(self.device) - self.gpu_before_bytes) / 2**20
 
 
-def coqui(folder: Path, *, device: torch.device, codes: int) -> Xtts:
-    """coqui's own model, in float32. Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster."""
-    model = coqui_model(folder)
-    with torch.no_grad():
-        model.gpt.mel_head.bias[model.args.gpt_stop_audio_token] = NEVER
-    model.gpt.max_gen_mel_tokens = codes
-    return model.to(device)
+@asynccontextmanager
+async def pair(args: Args) -> AsyncIterator[Pair]:
+    """Every utterance of either has `args.codes` codes, whatever its text, and none is spoken anew."""
+    device = choose_device(args.device)
+    coqui = Coqui(args.model, device=device, codes=args.codes)
+    before_bytes = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    with (
+        patch("tts_core.xtts.engine.load_model", endless),
+        patch("tts_core.xtts.engine.code_budget", lambda _chars: args.codes),
+    ):
+        engine = XttsEngine(
+            args.converted, device=args.device, precision=args.precision, slots=SLOTS[device.type], guarded=False
+        )
+        try:
+            yield Pair(engine, coqui, device, before_bytes)
+        finally:
+            await engine.close()
 
 
-def coqui_voice(folder: Path, *, device: torch.device) -> CoquiVoice:
-    """The first built-in voice, which is also our engine's first."""
-    first = next(iter(checkpoint.load_speakers(folder).values()))
-    return CoquiVoice(first["gpt_cond_latent"].float().to(device), first["speaker_embedding"].float().to(device))
-
-
-def endless(model: XttsModel) -> XttsModel:
+def endless(*args: Any, **kwargs: Any) -> XttsModel:
+    """Our model, which never draws the stop code."""
+    model = load_model(*args, **kwargs)
     bias = model.gpt["mel_head.bias"].clone()
     bias[model.sizes.stop_code] = NEVER
     return replace(model, gpt={**model.gpt, "mel_head.bias": bias})
 
 
-@asynccontextmanager
-async def endless_engine(args: Args, *, slots: int) -> AsyncIterator[XttsEngine]:
-    """Every utterance of it has `args.codes` codes, whatever its text, and no take is spoken anew."""
-
-    def load(*args: Any, **kwargs: Any) -> XttsModel:
-        return endless(load_model(*args, **kwargs))
-
-    with (
-        patch("tts_core.xtts.engine.load_model", load),
-        patch("tts_core.xtts.engine.code_budget", lambda _chars: args.codes),
-    ):
-        engine = XttsEngine(args.model, device=args.device, precision=args.precision, slots=slots, guarded=False)
-        try:
-            yield engine
-        finally:
-            await engine.close()
+def timed_s(work: Callable[[], object], device: torch.device) -> float:
+    """Until all that it launched is done."""
+    wait_for(device)
+    started_s = time.perf_counter()
+    work()
+    wait_for(device)
+    return time.perf_counter() - started_s
 
 
 def wait_for(device: torch.device) -> None:
     """Until all that was launched is done; a CPU is never ahead."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One utterance as its listener got it: seconds since it was asked for, seconds of audio, samples in all."""
-
-    first_s: float
-    first_audio_s: float
-    total_s: float
-    samples: int
 
 
 async def hear(engine: XttsEngine, text: str, *, streamed: bool) -> Heard:
@@ -104,23 +169,22 @@ async def hear(engine: XttsEngine, text: str, *, streamed: bool) -> Heard:
     arrivals: list[tuple[float, int]] = []
     async for chunk in engine.speak(Utterance(text, start=0, end=len(text)), manner, audience):
         arrivals.append((time.perf_counter() - started_s, len(chunk.samples)))
-    return _heard(arrivals, engine.sample_rate_hz)
+    return heard(arrivals, rate_hz=engine.sample_rate_hz)
 
 
-def hear_coqui(model: Xtts, voice: CoquiVoice, text: str, *, chunk_codes: int) -> Heard:
-    """A chunk has arrived once it is on the CPU."""
-    torch.manual_seed(SAMPLING.seed)
-    started_s = time.perf_counter()
-    arrivals: list[tuple[float, int]] = []
-    chunks = model.inference_stream(
-        text, "en", voice.gpt_latents, voice.embedding, stream_chunk_size=chunk_codes, **COQUI_SAMPLING
+def heard(arrivals: Sequence[tuple[float, int]], *, rate_hz: int) -> Heard:
+    """arrivals: of each chunk, seconds since it was asked for and its samples"""
+    (first_s, first_samples), *later = arrivals
+    dry_s, underruns = first_s + first_samples / rate_hz, 0
+    for arrived_s, samples in later:
+        underruns += arrived_s > dry_s
+        dry_s = max(dry_s, arrived_s) + samples / rate_hz
+    total = sum(samples for _, samples in arrivals)
+    return Heard(
+        first_s=first_s,
+        first_audio_s=first_samples / rate_hz,
+        total_s=arrivals[-1][0],
+        audio_s=total / rate_hz,
+        samples=total,
+        underruns=underruns,
     )
-    for chunk in chunks:
-        samples = len(chunk.cpu())
-        arrivals.append((time.perf_counter() - started_s, samples))
-    return _heard(arrivals, model.config.audio.output_sample_rate)
-
-
-def _heard(arrivals: Sequence[tuple[float, int]], rate_hz: int) -> Heard:
-    first_s, first_samples = arrivals[0]
-    return Heard(first_s, first_samples / rate_hz, arrivals[-1][0], sum(samples for _, samples in arrivals))

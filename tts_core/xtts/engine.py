@@ -48,6 +48,9 @@ MIN_CLIP_S = 0.33
 WARM_UP_TEXT = "This is a test."
 WARM_UP_CODES = 12
 
+GRAPHS_AT_START = 4
+"""Recorded before the first job: one row, short texts. The others follow while nobody speaks."""
+
 MAX_RETRIES = 2
 """Of an utterance whose codes look wrong; each costs as much again."""
 
@@ -93,6 +96,8 @@ class XttsEngine:
         runner = Runner(self.gpt, model.vocoder, slots=count)
         scheduler = Scheduler(slots=count, max_waiting=MAX_WAITING, max_windows=MAX_WINDOWS[chosen.type])
         self._loop = EngineLoop(scheduler, runner, rate_hz=self.sample_rate_hz)
+        for _ in range(GRAPHS_AT_START):
+            runner.record_next()
         self._loop.warm_up(self._warm_up_take())
         self._loop.start()
 

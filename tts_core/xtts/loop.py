@@ -92,7 +92,11 @@ class EngineLoop:
     def run(self) -> None:
         """The thread; one step is always in flight, so no step waits for the last one's codes."""
         flying: Flight | None = None
-        while self._take_inbox(block=flying is None and self._scheduler.idle):
+        preparing = True
+        while self._take_inbox(block=flying is None and self._scheduler.idle and not preparing):
+            if preparing and flying is None and self._scheduler.idle:
+                preparing = self._runner.record_next()
+                continue
             step = self._scheduler.next_step(now_s=time.monotonic())
             launched = self._launch(step) if step is not None else None
             if flying is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tts_core.types import FloatArray, Sampling
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
+from tts_core.xtts.graphs import StepGraphs
 from tts_core.xtts.guard import CodeWatch, Verdict
 from tts_core.xtts.hifigan import HOP
 from tts_core.xtts.model import Voice
@@ -66,6 +67,9 @@ class Spoken(Sequence):
     def prompt_positions(self) -> int:
         """Voice, START_TEXT, text, STOP_TEXT, START."""
         return PREFIX_POSITIONS + len(self.text_ids) + 3
+
+
+GRAPH_ROWS = (1, 2, 4, 8, 16, 32)
 
 
 class Flight:
@@ -129,6 +133,13 @@ class Runner:
         self._lengths = torch.zeros(slots, dtype=torch.int64, device=device)
         self._seen = torch.zeros(slots, sizes.codes, dtype=torch.bool, device=device)
         self._latents = torch.zeros(slots, sizes.max_codes, sizes.width, device=device)
+        spans = [self._span(positions) for positions in (*SPANS, sizes.max_positions)]
+        by_rows = [(min(rows, slots), span) for rows in GRAPH_ROWS for span in spans]
+        self._graphs = StepGraphs(self._decode_rows, device=device, sizes=dict.fromkeys(by_rows))
+
+    def record_next(self) -> bool:
+        """Make later decode steps faster, while no slot is in use; False if there is nothing left to do."""
+        return self._graphs.record_next()
 
     def launch(self, step: Step) -> Flight:
         """Where the device's memory does not do, the step is launched in halves.
@@ -178,13 +189,17 @@ class Runner:
     @torch.inference_mode()
     def _decode(self, step: Decode) -> Tensor:
         slots = [_slot(sequence) for sequence in step.sequences]
-        rows = torch.arange(max(slots) + 1, device=self._gpt.device)
         longest = max(_spoken(sequence).prompt_positions + sequence.launched for sequence in step.sequences)
-        n = len(rows)
+        codes = self._graphs.run(self._graphs.rows_for(max(slots) + 1), self._span(longest))
+        return codes[torch.tensor(slots, device=codes.device)]
+
+    @torch.inference_mode()
+    def _decode_rows(self, rows: int, span: int) -> Tensor:
+        """One step for the slots 0..rows-1, on tensors that stay where they are: a graph can repeat it."""
         latents, logits = self._gpt.decode(
-            self._codes[:n], counts=self._counts[:n], lengths=self._lengths[:n], span=self._span(longest)
+            self._codes[:rows], counts=self._counts[:rows], lengths=self._lengths[:rows], span=span
         )
-        return self._take(rows, latents, logits)[torch.tensor(slots, device=rows.device)]
+        return self._take(torch.arange(rows, device=self._gpt.device), latents, logits)
 
     def _take(self, rows: Tensor, latents: Tensor, logits: Tensor) -> Tensor:
         """Draw a code for each of these slots and note what it changes; returns the codes."""

@@ -20,8 +20,8 @@ CONTEXT_FRAMES = 12
 rounding, 2e-6, with 11 it is 1e-5."""
 
 WINDOWS_FRAMES = (16, 48, 80, 112, 144, 176, 240, 304)
-"""What a window may have without its context: few lengths, since oneDNN compiles its kernels for each one anew, which
-takes longer (0.2 s) than the window itself, and CUDA wants one graph for each."""
+"""What a window may have without its context: few lengths, so that several share a pass, and libraries that choose or
+compile a kernel for each length do so seldom."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
