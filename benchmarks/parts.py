@@ -63,7 +63,7 @@ class Parts:
         return Timing(self._codes, total_s)
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._engine._loop.call(work))
+        return await asyncio.wrap_future(self._engine._device.call(work))
 
     def _decode(self, spoken: Sequence[str]) -> Timing:
         sequences = [self._sequence(text, slot) for slot, text in enumerate(spoken)]

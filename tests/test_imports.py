@@ -15,9 +15,9 @@ ALLOWED: dict[str, set[str]] = {
     "tts_core.types": set(),
     "tts_core.errors": set(),
     "tts_core.settings": set(),
-    "tts_core.store": set(),
+    "tts_core.store": {"tts_core.store"},
     "tts_core.speech": set(),
-    "tts_core.jobs": {"tts_core.store"},
+    "tts_core.jobs": {"tts_core.jobs", "tts_core.store"},
     "tts_core.audio": {"tts_core.audio"},
     "tts_core.text": {"tts_core.text"},
     "tts_core.espeak": {"tts_core.speech", "tts_core.espeak"},
@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
 
 HOMES: dict[str, set[str]] = {
     "runpod": {"handler"},
-    "sqlite3": {"storage.database"},
+    "sqlite3": {"storage.local.database"},
     "pydantic": {"tts_core.jobs", "tts_core.settings"},
     "torch": {"tts_core.xtts"},
     "torchaudio": {"tts_core.xtts"},

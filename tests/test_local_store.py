@@ -17,11 +17,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from storage import database, open_store
+from storage import open_store
 from storage.keys import is_key, new_key, shown_prefix
-from storage.ledger import MAX_REAPED
-from storage.local import open_local
-from storage.schema import MIGRATIONS, utc
+from storage.local import MIGRATIONS, database, open_local
+from storage.local.requests import MAX_REAPED
+from storage.local.schema import utc
 from tts_core.errors import StartupError, StoreUnavailable, Unauthorized
 from tts_core.settings import Settings
 from tts_core.store import Outcome, Reservation, Store, VoiceRow
@@ -121,6 +121,10 @@ class TestSchema:
                 pass
         names = [name for (name,) in rows_of(tmp_path, "select name from migrations order by rowid")]
         assert names == ["0001_tenants", "0002_voices", "0003_ledger"]
+
+    def test_no_two_areas_have_a_migration_of_one_name(self) -> None:
+        names = [name for name, _ in MIGRATIONS]
+        assert len(set(names)) == len(names)
 
     async def test_an_older_file_is_brought_up_to_date(self, tmp_path: Path) -> None:
         old = await database.Database.open(tmp_path / "store.db", migrations=MIGRATIONS[:1])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from storage.objects import ObjectFolder, make_private_folder, write_whole
+from storage.local.files import ObjectFolder, make_private_folder, write_whole
 from tts_core.errors import StoreUnavailable
 
 TRICKS = st.sampled_from(

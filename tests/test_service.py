@@ -17,6 +17,7 @@ import soundfile
 from storage.local import open_local
 from tests.scripted_engine import RATE_HZ, ScriptedEngine
 from tts_core.errors import ReferenceUnreachable
+from tts_core.jobs import ACTIONS, Health, Synthesize
 from tts_core.service import Service
 from tts_core.service.delivery import wire_bytes
 from tts_core.settings import Settings
@@ -343,6 +344,10 @@ async def test_one_tenants_job_id_is_not_anothers(worker: Worker) -> None:
     mine = await worker.events(worker.job(idempotency_key="k"))
     theirs = await worker.events(worker.job(idempotency_key="k") | {"tenant_key": other.secret})
     assert mine[-1]["request_id"] != theirs[-1]["request_id"]
+
+
+async def test_every_kind_of_request_has_somebody_who_answers_it(worker: Worker) -> None:
+    assert {Health, Synthesize, *worker.service.actions} == set(ACTIONS.values())
 
 
 async def test_health_needs_no_key(worker: Worker) -> None:

@@ -3,7 +3,7 @@
 service     takes a job's input, finds or starts its run
 run         one request from reservation to settlement, and who listens to it
 synthesis   speaks a text; take (what is heard), alignments, delivery (how it leaves), references (who speaks)
-voices      the voices a tenant saves
+actions     what the other areas offer; voices: the voices a tenant saves
 """
 
 from tts_core.service.references import FetchClip, References

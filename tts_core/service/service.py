@@ -3,22 +3,13 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 
 from tts_core.audio.reference import ReferenceReader
 from tts_core.errors import IdempotencyConflict, TTSError, Unauthorized
-from tts_core.jobs import (
-    AnyRequest,
-    Health,
-    JsonObject,
-    Synthesize,
-    VoicesCreate,
-    VoicesDelete,
-    VoicesGet,
-    VoicesList,
-    parse,
-)
+from tts_core.jobs import Health, JsonObject, Request, Synthesize, parse
+from tts_core.service.actions import Action, Area
 from tts_core.service.references import FetchClip, References
 from tts_core.service.run import LEASE_S, Attempt, Run, Work
 from tts_core.service.synthesis import Synthesis
@@ -37,7 +28,12 @@ class Service:
         self.store = store
         self._reader = ReferenceReader(max_bytes=settings.max_reference_bytes)
         references = References(engine, store, reader=self._reader, fetch=fetch)
-        self._voices = VoiceLibrary(engine, store, references=references)
+        areas: Sequence[Area] = [
+            VoiceLibrary(engine, store, references=references),
+        ]
+        self.actions: Mapping[type[Request], Action] = {
+            kind: act for area in areas for kind, act in area.actions().items()
+        }
         self._synthesis = Synthesis(
             Synthesizer(engine), store, references=references, max_text_chars=settings.max_text_chars
         )
@@ -68,7 +64,7 @@ class Service:
         await self.engine.close()
         await self.store.close()
 
-    async def _find_or_start(self, request: AnyRequest, job_id: str) -> Run:
+    async def _find_or_start(self, request: Request, job_id: str) -> Run:
         """raises  Unauthorized without a key, IdempotencyConflict if the same identity runs with another body"""
         if not request.tenant_key:
             raise Unauthorized("tenant_key: is missing")
@@ -83,7 +79,7 @@ class Service:
             raise IdempotencyConflict("the same idempotency_key or job id is being worked on with another body")
         return run
 
-    def _work(self, request: AnyRequest) -> Work:
+    def _work(self, request: Request) -> Work:
         async def work(run: Run, attempt: Attempt) -> JsonObject:
             outcome = attempt.reserved.outcome
             if isinstance(request, Synthesize):
@@ -93,30 +89,17 @@ class Service:
             if outcome is not None and outcome.result is not None:
                 repeated: JsonObject = json.loads(outcome.result)
                 return repeated
-            answer = await self._voice_action(request, attempt)
+            answer = await self.actions[type(request)](request, attempt)
             return {"status": "success", "request_id": attempt.reserved.request_id} | answer
 
         return work
-
-    async def _voice_action(self, request: AnyRequest, attempt: Attempt) -> JsonObject:
-        tenant = attempt.reserved.tenant
-        match request:
-            case VoicesCreate():
-                return await self._voices.create(request, attempt)
-            case VoicesList():
-                return await self._voices.list(tenant)
-            case VoicesGet():
-                return await self._voices.get(tenant, request.voice_id)
-            case VoicesDelete():
-                return await self._voices.delete(tenant, request.voice_id)
-        raise AssertionError(request.action)
 
     def _health(self) -> JsonObject:
         engine = {"engine": self.engine.name, "engine_revision": self.engine.revision}
         return {"status": "success", "ready": True, **engine, "running": len(self._runs)}
 
 
-def _reservation(request: AnyRequest, job_id: str) -> Reservation:
+def _reservation(request: Request, job_id: str) -> Reservation:
     assert request.scope is not None
     assert request.tenant_key is not None
     return Reservation(
@@ -126,8 +109,8 @@ def _reservation(request: AnyRequest, job_id: str) -> Reservation:
         identity=f"key:{request.idempotency_key}" if request.idempotency_key else f"job:{job_id}",
         fingerprint=request.fingerprint(),
         action=request.action,
-        input_chars=len(request.text) if isinstance(request, Synthesize) else 0,
-        streaming=isinstance(request, Synthesize) and request.streaming,
-        voice_id=request.voice_id if isinstance(request, Synthesize | VoicesGet | VoicesDelete) else None,
+        input_chars=request.input_chars,
+        streaming=request.is_streamed,
+        voice_id=request.named_voice_id,
         lease_s=LEASE_S,
     )

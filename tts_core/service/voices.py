@@ -1,15 +1,17 @@
 """Voices a tenant saves: the clips as they were sent, what was measured on them, and who agreed to it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
 from tts_core.errors import InvalidInput
-from tts_core.jobs import JsonObject, VoicesCreate
+from tts_core.jobs import JsonObject, Request, VoicesCreate, VoicesDelete, VoicesGet, VoicesList
+from tts_core.service.actions import Action
 from tts_core.service.references import References
 from tts_core.service.run import Attempt
 from tts_core.speech import SpeechEngine
-from tts_core.store import Store, Tenant, VoiceRow
+from tts_core.store import Store, VoiceRow
 from tts_core.text import choose_language
 
 
@@ -20,6 +22,9 @@ class VoiceLibrary:
         self._engine = engine
         self._store = store
         self._references = references
+
+    def actions(self) -> Mapping[type[Request], Action]:
+        return {VoicesCreate: self.create, VoicesList: self.list, VoicesGet: self.get, VoicesDelete: self.delete}
 
     async def create(self, request: VoicesCreate, attempt: Attempt) -> JsonObject:
         """Check the clips with the engine itself, then store them; the voice has the request's id."""
@@ -47,20 +52,20 @@ class VoiceLibrary:
         await self._store.put_voice(voice)
         return _told(voice)
 
-    async def list(self, tenant: Tenant) -> JsonObject:
-        saved = [_told(voice) for voice in await self._store.list_voices(tenant.id)]
+    async def list(self, request: VoicesList, attempt: Attempt) -> JsonObject:
+        saved = [_told(voice) for voice in await self._store.list_voices(attempt.reserved.tenant.id)]
         builtin = [{**asdict(voice), "builtin": True} for voice in self._engine.voices()]
         return {"voices": saved + builtin, "count": len(saved) + len(builtin)}
 
-    async def get(self, tenant: Tenant, voice_id: str) -> JsonObject:
+    async def get(self, request: VoicesGet, attempt: Attempt) -> JsonObject:
         for voice in self._engine.voices():
-            if voice.id == voice_id:
+            if voice.id == request.voice_id:
                 return {**asdict(voice), "builtin": True}
-        return _told(await self._store.get_voice(tenant.id, voice_id))
+        return _told(await self._store.get_voice(attempt.reserved.tenant.id, request.voice_id))
 
-    async def delete(self, tenant: Tenant, voice_id: str) -> JsonObject:
-        await self._store.delete_voice(tenant.id, voice_id)
-        return {"deleted": voice_id}
+    async def delete(self, request: VoicesDelete, attempt: Attempt) -> JsonObject:
+        await self._store.delete_voice(attempt.reserved.tenant.id, request.voice_id)
+        return {"deleted": request.voice_id}
 
 
 def _told(voice: VoiceRow) -> JsonObject:

@@ -26,6 +26,7 @@ from tts_core.types import (
     Speaker,
     Utterance,
 )
+from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
 from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
 from tts_core.xtts.loop import EngineLoop, Listener
@@ -83,23 +84,25 @@ class XttsEngine:
         raises       StartupError if the folder does not hold a model that fits its config.json and speaks
         """
         chosen = choose_device(device)
-        self.precision = choose_precision(precision, chosen)
-        self.model = model = load_model(folder, device=chosen, precision=self.precision)
+        self.precision = exactness = choose_precision(precision, chosen)
+        self._device = on = DeviceThread()
+        self.model = model = on.call(lambda: load_model(folder, device=chosen, precision=exactness)).result()
         self._reader = Reader(model.tokenizer)
         self.revision = f"xtts-{ENGINE_REVISION}-{self.precision}-{model.fingerprint}"
         self.sample_rate_hz = model.sample_rate_hz
         self._guarded = not model.is_random if guarded is None else guarded
         self._voices = tuple(BuiltinVoice(id=_slug(name), name=name) for name in model.speakers)
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
-        count = slots or slots_for(model.sizes, chosen, self.precision.dtype)
-        self.gpt = Gpt(model.gpt, model.sizes, slots=count, linear=self.precision.linear)
-        runner = Runner(self.gpt, model.vocoder, slots=count)
+        count = slots or slots_for(model.sizes, chosen, exactness.dtype)
+        self.gpt = gpt = on.call(lambda: Gpt(model.gpt, model.sizes, slots=count, linear=exactness.linear)).result()
+        runner = on.call(lambda: Runner(gpt, model.vocoder, slots=count)).result()
         scheduler = Scheduler(slots=count, max_waiting=MAX_WAITING, max_windows=MAX_WINDOWS[chosen.type])
-        self._loop = EngineLoop(scheduler, runner, rate_hz=self.sample_rate_hz)
+        self._loop = EngineLoop(on, scheduler, runner, rate_hz=self.sample_rate_hz)
         for _ in range(GRAPHS_AT_START):
-            runner.record_next()
-        self._loop.warm_up(self._warm_up_take())
-        self._loop.start()
+            on.call(runner.record_next).result()
+        take = self._warm_up_take()
+        on.call(lambda: self._loop.warm_up(take)).result()
+        on.send(self._loop.run)
 
     def voices(self) -> Sequence[BuiltinVoice]:
         return self._voices
@@ -111,7 +114,7 @@ class XttsEngine:
         """raises ReferenceTooShort if a clip has less than a third of a second"""
         if any(len(clip.samples) < MIN_CLIP_S * clip.sample_rate_hz for clip in clips):
             raise ReferenceTooShort(f"each reference clip must be at least {MIN_CLIP_S} s long")
-        voice = await asyncio.wrap_future(self._loop.call(lambda: self.model.voices.encode(clips)))
+        voice = await asyncio.wrap_future(self._device.call(lambda: self.model.voices.encode(clips)))
         return Speaker(
             conditioning={
                 "gpt_latents": voice.gpt_latents.numpy(),
@@ -125,7 +128,7 @@ class XttsEngine:
         raises  TextTooLong if the model has no place even for a part of the text, Cancelled once the engine is closed
         """
         voice = self._voice_of(manner.speaker)
-        self._loop.refuse_if_closed()
+        self._device.refuse_if_closed()
         for reading in await self._reader.read_parts(utterance.text, manner.language):
             ask = partial(self._take, reading, voice, manner, audience)
             async with aclosing(self._speak_reading(ask, chars=reading.chars)) as chunks:
@@ -159,7 +162,7 @@ class XttsEngine:
             self._loop.leave(take)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._loop.close)
+        await asyncio.to_thread(self._device.close)
         self._reader.close()
 
     def _take(self, reading: Reading, voice: Voice, manner: Manner, audience: Audience, *, retry: int) -> Spoken:

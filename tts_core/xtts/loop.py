@@ -1,22 +1,16 @@
-"""The thread that owns the device: take the inbox, decide, launch, take in the step before, deliver."""
+"""What the device's thread does: take the inbox, decide, launch, take in the step before, deliver."""
 
 import asyncio
-import queue
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
 
 import numpy as np
 
 from tts_core.errors import Cancelled, StartupError, TTSError
 from tts_core.types import FloatArray
+from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.runner import Flight, Runner, Spoken
 from tts_core.xtts.scheduler import Scheduler, Step, Vocode
 from tts_core.xtts.sequence import Sequence
-
-T = TypeVar("T")
 
 
 class Listener:
@@ -33,19 +27,17 @@ class Listener:
 
 
 class EngineLoop:
-    """Others send it work; nothing but its thread touches scheduler and runner once it has started."""
+    """Others send it work; nothing but the thread touches scheduler and runner."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner, *, rate_hz: int) -> None:
+    def __init__(self, device: DeviceThread, scheduler: Scheduler, runner: Runner, *, rate_hz: int) -> None:
+        self._device = device
         self._scheduler = scheduler
         self._runner = runner
         self._rate_hz = rate_hz
         self._listeners: dict[Sequence, Listener] = {}
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="xtts", daemon=True)
 
     def warm_up(self, sequence: Sequence) -> None:
-        """Speak it on this thread, unheard, before the loop starts.
+        """On the thread: speak it, unheard, before the loop runs.
 
         raises  StartupError if what comes out is not finite
         """
@@ -59,41 +51,25 @@ class EngineLoop:
                 for ended, slot in self._scheduler.commit(step, flight.codes()):
                     self._runner.detach(ended, slot)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        """Tell every listener that it is over, and wait for the thread."""
-        self._closed.set()
-        self._inbox.put(None)
-        self._thread.join()
-
     def submit(self, sequence: Sequence, listener: Listener) -> None:
         """raises  Cancelled once closed; the listener is told Overloaded if the waiting room is full"""
-        self.refuse_if_closed()
-        self._inbox.put(lambda: self._add(sequence, listener))
+        self._device.refuse_if_closed()
+        self._device.send(lambda: self._add(sequence, listener))
 
     def submit_ended(self, sequence: Sequence, listener: Listener) -> None:
         """A take that was withdrawn is to be heard after all. raises Cancelled once closed"""
-        self.refuse_if_closed()
-        self._inbox.put(lambda: self._add_ended(sequence, listener))
+        self._device.refuse_if_closed()
+        self._device.send(lambda: self._add_ended(sequence, listener))
 
     def leave(self, sequence: Sequence) -> None:
         """Nobody listens to it any more: it costs no further step."""
-        self._inbox.put(lambda: self._drop(sequence))
-
-    def call(self, work: Callable[[], T]) -> Future[T]:
-        """Do something else on the device, between two steps. raises Cancelled once closed"""
-        self.refuse_if_closed()
-        future: Future[T] = Future()
-        self._inbox.put(lambda: _fulfil(future, work))
-        return future
+        self._device.send(lambda: self._drop(sequence))
 
     def run(self) -> None:
-        """The thread; one step is always in flight, so no step waits for the last one's codes."""
+        """On the thread, until it is closed; one step is always in flight: none waits for the codes of the last."""
         flying: Flight | None = None
         preparing = True
-        while self._take_inbox(block=flying is None and self._scheduler.idle and not preparing):
+        while self._device.take(block=flying is None and self._scheduler.idle and not preparing):
             if preparing and flying is None and self._scheduler.idle:
                 preparing = self._runner.record_next()
                 continue
@@ -104,15 +80,6 @@ class EngineLoop:
             flying = launched
         for listener in self._listeners.values():
             listener.tell(Cancelled("the engine is closed"))
-
-    def _take_inbox(self, *, block: bool) -> bool:
-        """Do what others sent; False once there is nothing more to come."""
-        while block or not self._inbox.empty():
-            if (task := self._inbox.get()) is None:
-                return False
-            task()
-            block = False
-        return True
 
     def _add(self, sequence: Sequence, listener: Listener) -> None:
         try:
@@ -173,17 +140,3 @@ class EngineLoop:
                 listener.tell(exc)
             self._scheduler.cancel(sequence)
         self._runner.wash(self._scheduler.free_slots)
-
-    def refuse_if_closed(self) -> None:
-        """raises Cancelled"""
-        if self._closed.is_set():
-            raise Cancelled("the engine is closed")
-
-
-def _fulfil(future: Future[T], work: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(work())
-    except Exception as exc:  # noqa: BLE001  the root of a task on the thread: whoever waits raises it again
-        future.set_exception(exc)

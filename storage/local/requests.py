@@ -1,4 +1,4 @@
-"""Requests and what they used: each function is one transaction's work on the local store's connection.
+"""Requests and the attempts at them, in the local store: each function is one transaction's work on its connection.
 
 An attempt is one (request_id, fence). What always holds, since `_start` and `_close` alone write these rows:
 
@@ -6,22 +6,97 @@ An attempt is one (request_id, fence). What always holds, since `_start` and `_c
 - an attempt that has ended has exactly one row in `usage_logs`; one that runs has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 from uuid import uuid4
 
-from storage.accounts import authenticate
-from storage.database import Connection, Row
-from storage.schema import utc
+from storage.local.area import LocalArea
+from storage.local.database import Connection, Row
+from storage.local.schema import Migration, utc
+from storage.local.tenants import authenticate
+from storage.local.usage import record_usage
 from tts_core.errors import IdempotencyConflict, RequestRunning
-from tts_core.store import Outcome, Reservation, Reserved, UsageRow
+from tts_core.store import Outcome, Reservation, Reserved
 
 MAX_REAPED = 20
 """Expired attempts, whoever's they are, that one `reserve` settles besides its own."""
 
 _ABANDONED = asdict(Outcome(status="failed", latency_ms=0)) | {"status": "abandoned"}
 """How an attempt ended of which nothing more was heard."""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    (
+        "0003_ledger",
+        (
+            # From `settled_at` on: how the last attempt ended; null while it runs.
+            """
+            create table requests (
+                request_id text primary key,
+                tenant_id text not null references tenants (id),
+                identity text not null,
+                fingerprint text not null,
+                action text not null,
+                input_chars integer not null,
+                streaming integer not null check (streaming in (0, 1)),
+                voice_id text,
+                status text not null check (status in ('running', 'success', 'failed', 'cancelled', 'abandoned')),
+                fence integer not null check (fence >= 1),
+                lease_expires_at text not null,
+                created_at text not null,
+                settled_at text,
+                latency_ms integer,
+                audio_seconds real,
+                audio_bytes integer,
+                spoken_voice_id text,
+                error text,
+                cached integer check (cached in (0, 1)),
+                result text,
+                audio_path text,
+                metadata text,
+                unique (tenant_id, identity),
+                check ((status = 'running') = (settled_at is null))
+            ) strict
+            """,
+            "create index requests_running on requests (lease_expires_at) where status = 'running'",
+            """
+            create table usage_logs (
+                id integer primary key,
+                tenant_id text not null references tenants (id),
+                request_id text not null,
+                fence integer not null,
+                action text not null,
+                input_chars integer not null,
+                audio_seconds real not null,
+                audio_bytes integer not null,
+                latency_ms integer not null,
+                streaming integer not null check (streaming in (0, 1)),
+                voice_id text,
+                status text not null check (status in ('success', 'failed', 'cancelled', 'abandoned')),
+                error text,
+                cached integer not null check (cached in (0, 1)),
+                metadata text not null,
+                created_at text not null,
+                unique (request_id, fence)
+            ) strict
+            """,
+            "create index usage_logs_of_tenant on usage_logs (tenant_id, id)",
+        ),
+    ),
+)
+
+
+class LocalRequests(LocalArea):
+    """`tts_core.store.Requests`"""
+
+    async def reserve(self, reservation: Reservation) -> Reserved:
+        return await self._database.write(lambda tx: reserve(tx, reservation, now_s=self._clock()))
+
+    async def renew(self, reserved: Reserved, *, lease_s: float) -> bool:
+        return await self._database.write(lambda tx: renew(tx, reserved, lease_s=lease_s, now_s=self._clock()))
+
+    async def settle(self, reserved: Reserved, outcome: Outcome) -> bool:
+        return await self._database.write(lambda tx: settle(tx, reserved, outcome, now_s=self._clock()))
 
 
 def reserve(tx: Connection, asked: Reservation, *, now_s: float) -> Reserved:
@@ -57,11 +132,6 @@ def renew(tx: Connection, reserved: Reserved, *, lease_s: float, now_s: float) -
 
 def settle(tx: Connection, reserved: Reserved, outcome: Outcome, *, now_s: float) -> bool:
     return _close(tx, _attempt(reserved), ended=asdict(outcome), now_s=now_s)
-
-
-def usage(tx: Connection, tenant_id: str) -> Sequence[UsageRow]:
-    rows = tx.execute("select * from usage_logs where tenant_id = ? order by id", (tenant_id,))
-    return tuple(map(_usage_row, rows))
 
 
 def _start(tx: Connection, attempt: Reserved, *, asked: Reservation, now_s: float) -> Reserved:
@@ -112,18 +182,7 @@ def _close(tx: Connection, attempt: Mapping[str, Any] | Row, *, ended: Mapping[s
     )
     if closed.rowcount == 0:
         return False
-    tx.execute(
-        """
-        insert into usage_logs (
-            tenant_id, request_id, fence, action, input_chars, audio_seconds, audio_bytes, latency_ms, streaming,
-            voice_id, status, error, cached, metadata, created_at
-        ) select
-            tenant_id, request_id, fence, action, input_chars, audio_seconds, audio_bytes, latency_ms, streaming,
-            coalesce(spoken_voice_id, voice_id), status, error, cached, metadata, settled_at
-        from requests where request_id = ?
-        """,
-        (attempt["request_id"],),
-    )
+    record_usage(tx, attempt["request_id"])
     return True
 
 
@@ -143,8 +202,3 @@ def _attempt(reserved: Reserved) -> dict[str, str | int]:
 def _outcome(row: Row) -> Outcome:
     columns = {field.name: row[field.name] for field in fields(Outcome)}
     return Outcome(**columns | {"voice_id": row["spoken_voice_id"], "cached": bool(row["cached"])})
-
-
-def _usage_row(row: Row) -> UsageRow:
-    columns = {field.name: row[field.name] for field in fields(UsageRow)}
-    return UsageRow(**columns | {"streaming": bool(row["streaming"]), "cached": bool(row["cached"])})

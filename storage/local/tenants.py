@@ -1,18 +1,73 @@
-"""Tenants and their keys: each function is one transaction's work on the local store's connection."""
+"""Tenants and their keys, in the local store: each function is one transaction's work on its connection."""
 
+import io
 import json
 from collections.abc import Sequence
 from typing import get_args
 from uuid import uuid4
 
-from storage.database import Connection, Row
-from storage.keys import digest, new_key, shown_prefix
-from storage.schema import utc
-from tts_core.errors import Forbidden, Unauthorized
+from storage.keys import digest, is_key, new_key, shown_prefix
+from storage.local.area import LocalArea
+from storage.local.database import Connection, Row
+from storage.local.files import write_whole
+from storage.local.schema import Migration, utc
+from tts_core.errors import Forbidden, StartupError, Unauthorized
 from tts_core.store import NewKey, Scope, Tenant
 
 LOCAL_TENANT = "local"
 """Id and name of the tenant that owns the local profile: the same in a new database, so its objects stay its own."""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    (
+        "0001_tenants",
+        (
+            """
+            create table tenants (
+                id text primary key,
+                name text not null,
+                attested_consent integer not null default 0 check (attested_consent in (0, 1)),
+                created_at text not null
+            ) strict
+            """,
+            """
+            create table api_keys (
+                sha256 blob primary key check (length(sha256) = 32),
+                prefix text not null,
+                tenant_id text not null references tenants (id),
+                scopes text not null check (json_type(scopes) = 'array'),
+                created_at text not null,
+                expires_at text,
+                revoked_at text
+            ) strict
+            """,
+            "create index api_keys_of_tenant on api_keys (tenant_id)",
+        ),
+    ),
+)
+
+
+class LocalTenants(LocalArea):
+    """`tts_core.store.Tenants`"""
+
+    async def create_tenant(self, name: str, *, scopes: Sequence[Scope]) -> NewKey:
+        return await self._database.write(lambda tx: create_tenant(tx, name, scopes=scopes, now_s=self._clock()))
+
+    async def list_tenants(self) -> Sequence[Tenant]:
+        return await self._database.read(list_tenants)
+
+    async def local_key(self) -> str:
+        return await self._database.write(self._register_kept_key)
+
+    def _register_kept_key(self, tx: Connection) -> str:
+        """The key in the file, made if there is none: the transaction is what keeps two processes from making two."""
+        key_file = self._folder / "local_key"
+        if not key_file.exists():
+            write_whole(key_file, io.BytesIO(new_key().encode()))
+        key = key_file.read_text(errors="replace").strip()
+        if not is_key(key):
+            raise StartupError("local_key in the data folder holds no key; delete it to have a new one made")
+        register_local_key(tx, key, now_s=self._clock())
+        return key
 
 
 def authenticate(tx: Connection, key: str, *, scope: Scope, now_s: float) -> Tenant:

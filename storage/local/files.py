@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.database import translated
+from storage.local.database import translated
 
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 _PATH = re.compile(rf"(audio|voices|tts-cache)/{_SEGMENT}/{_SEGMENT}")

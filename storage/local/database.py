@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
-from storage.schema import Migration, utc
+from storage.local.schema import Migration, utc
 from tts_core.errors import StartupError, StoreUnavailable
 
 Connection = sqlite3.Connection
