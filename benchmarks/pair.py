@@ -14,6 +14,7 @@ import torch
 from benchmarks.common import SLOTS, Args
 from tests.oracle import coqui_model
 from tts_core.types import Audience, Manner, Sampling, Speaker, Utterance
+from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.engine import XttsEngine
 from tts_core.xtts.memory import choose_device
 from tts_core.xtts.model import XttsModel, load_model
@@ -54,10 +55,15 @@ class Heard:
 class Coqui:
     """coqui's own model, in float32, and its first built-in voice, which is also our engine's first.
 
-    Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster.
+    Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster. It runs on our engine's thread, alone
+    in the process: threads that have both computed get in each other's way, see `device_thread`.
     """
 
-    def __init__(self, folder: Path, *, device: torch.device, codes: int) -> None:
+    def __init__(self, folder: Path, *, thread: DeviceThread, device: torch.device, codes: int) -> None:
+        self._thread = thread
+        thread.call(lambda: self._load(folder, device, codes)).result()
+
+    def _load(self, folder: Path, device: torch.device, codes: int) -> None:
         self.model = coqui_model(folder).to(device)
         for parameter in self.model.parameters():
             parameter.data = parameter.data.clone()  # where its own loader has them, not in pages of the file
@@ -76,11 +82,17 @@ class Coqui:
 
     def speak(self, text: str) -> int:
         """Samples of the whole utterance."""
-        torch.manual_seed(SAMPLING.seed)
-        return len(self.model.inference(text, "en", self.latents, self.embedding, **COQUI_SAMPLING)["wav"])
+        return self._thread.call(lambda: self._speak(text)).result()
 
     def stream(self, text: str, *, chunk_codes: int) -> Heard:
         """A chunk has arrived once it is on the CPU."""
+        return self._thread.call(lambda: self._stream(text, chunk_codes)).result()
+
+    def _speak(self, text: str) -> int:
+        torch.manual_seed(SAMPLING.seed)
+        return len(self.model.inference(text, "en", self.latents, self.embedding, **COQUI_SAMPLING)["wav"])
+
+    def _stream(self, text: str, chunk_codes: int) -> Heard:
         torch.manual_seed(SAMPLING.seed)
         started_s = time.perf_counter()
         arrivals: list[tuple[float, int]] = []
@@ -94,12 +106,12 @@ class Coqui:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """gpu_before_bytes: what coqui's model holds of the GPU"""
+    """gpu_coqui_bytes: what coqui's model holds of the GPU"""
 
     engine: XttsEngine
     coqui: Coqui
     device: torch.device
-    gpu_before_bytes: int
+    gpu_coqui_bytes: int
 
     @contextmanager
     def of_codes(self, codes: int) -> Iterator[None]:
@@ -116,15 +128,13 @@ class Pair:
             return await work, None
         torch.cuda.reset_peak_memory_stats(self.device)
         result = await work
-        return result, (torch.cuda.max_memory_allocated(self.device) - self.gpu_before_bytes) / 2**20
+        return result, (torch.cuda.max_memory_allocated(self.device) - self.gpu_coqui_bytes) / 2**20
 
 
 @asynccontextmanager
 async def pair(args: Args) -> AsyncIterator[Pair]:
     """Every utterance of either has `args.codes` codes, whatever its text, and none is spoken anew."""
     device = choose_device(args.device)
-    coqui = Coqui(args.model, device=device, codes=args.codes)
-    before_bytes = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     with (
         patch("tts_core.xtts.engine.load_model", endless),
         patch("tts_core.xtts.engine.code_budget", lambda _chars: args.codes),
@@ -133,9 +143,15 @@ async def pair(args: Args) -> AsyncIterator[Pair]:
             args.converted, device=args.device, precision=args.precision, slots=SLOTS[device.type], guarded=False
         )
         try:
-            yield Pair(engine, coqui, device, before_bytes)
+            before_bytes = _allocated_bytes(device)
+            coqui = Coqui(args.model, thread=engine._device, device=device, codes=args.codes)
+            yield Pair(engine, coqui, device, _allocated_bytes(device) - before_bytes)
         finally:
             await engine.close()
+
+
+def _allocated_bytes(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
 def endless(*args: Any, **kwargs: Any) -> XttsModel:
