@@ -91,6 +91,11 @@ def coqui_codes(coqui: Coqui, text_ids: Sequence[int], *, codes: int) -> Timing:
     return Timing(codes, ended_s - started_s, prefilled_s - started_s)
 
 
+@torch.inference_mode()
+def vocoder_s(coqui: Coqui, latents: torch.Tensor) -> float:
+    return timed_s(lambda: coqui.model.hifigan_decoder(latents, g=coqui.embedding), latents.device)
+
+
 class Cases:
     """What is measured."""
 
@@ -130,13 +135,12 @@ class Cases:
         return Timing(codes, heard.total_s, samples=heard.samples)
 
     async def _coqui_codes(self) -> Timing:
-        return coqui_codes(self._sides.coqui, self.ids[TEXTS[0]], codes=self._codes)
+        coqui = self._sides.coqui
+        return coqui.call(lambda: coqui_codes(coqui, self.ids[TEXTS[0]], codes=self._codes))
 
     async def _coqui_vocoder(self) -> Timing:
         coqui, latents = self._sides.coqui, self._latents[None]
-        with torch.inference_mode():
-            total_s = timed_s(lambda: coqui.model.hifigan_decoder(latents, g=coqui.embedding), latents.device)
-        return Timing(self._codes, total_s)
+        return Timing(self._codes, coqui.call(lambda: vocoder_s(coqui, latents)))
 
 
 def text_ids(coqui: Coqui) -> dict[str, tuple[int, ...]]:

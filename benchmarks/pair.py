@@ -55,13 +55,17 @@ class Heard:
 class Coqui:
     """coqui's own model, in float32, and its first built-in voice, which is also our engine's first.
 
-    Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster. It runs on our engine's thread, alone
-    in the process: threads that have both computed get in each other's way, see `device_thread`.
+    Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster. It runs on our engine's thread: threads that
+    have both computed get in each other's way, see `device_thread`.
     """
 
     def __init__(self, folder: Path, *, thread: DeviceThread, device: torch.device, codes: int) -> None:
         self._thread = thread
-        thread.call(lambda: self._load(folder, device, codes)).result()
+        self.call(lambda: self._load(folder, device, codes))
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Whatever computes with this model."""
+        return self._thread.call(work).result()
 
     def _load(self, folder: Path, device: torch.device, codes: int) -> None:
         self.model = coqui_model(folder).to(device)
@@ -82,11 +86,11 @@ class Coqui:
 
     def speak(self, text: str) -> int:
         """Samples of the whole utterance."""
-        return self._thread.call(lambda: self._speak(text)).result()
+        return self.call(lambda: self._speak(text))
 
     def stream(self, text: str, *, chunk_codes: int) -> Heard:
         """A chunk has arrived once it is on the CPU."""
-        return self._thread.call(lambda: self._stream(text, chunk_codes)).result()
+        return self.call(lambda: self._stream(text, chunk_codes))
 
     def _speak(self, text: str) -> int:
         torch.manual_seed(SAMPLING.seed)

@@ -9,7 +9,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from tts_core.xtts import linear
-from tts_core.xtts.linear import SCALE, Linear, MakeLinear, prepacked_bf16, prepacked_int8, quantized
+from tts_core.xtts.linear import (
+    LAYOUT,
+    PACKED,
+    SCALE,
+    Linear,
+    MakeLinear,
+    packed_bytes,
+    prepacked_bf16,
+    prepacked_int8,
+    quantized,
+)
 
 SHAPES = ((3072, 1024), (1024, 1024), (4096, 1024), (1024, 4096), (1026, 1024), (192, 64))
 """[out, in] of the real model, its head (not a multiple of 16), and a tiny one."""
@@ -168,3 +178,17 @@ def test_a_weight_saved_as_int8_is_the_one_rounded_at_load(shape: tuple[int, int
     saved = {"layer.weight": small, "layer.weight" + SCALE: scales, "layer.bias": bias}
     assert small.dtype == torch.int8
     assert torch.equal(prepacked_int8(saved, "layer")(x), made(prepacked_int8, weight, bias)(x))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_weight_packed_before_is_the_one_packed_at_load(shape: tuple[int, int]) -> None:
+    small, scales = quantized(a_weight(shape))
+    data, layout = packed_bytes(small)
+    x = noise(3, shape[1], seed=1)
+    plain = {"layer.weight": small, "layer.weight" + SCALE: scales}
+    wanted = prepacked_int8(plain, "layer")(x)
+    # Without the plain weight's values only what was packed can give the same.
+    packed = plain | {"layer.weight" + PACKED: data, "layer.weight" + LAYOUT: layout}
+    assert torch.equal(prepacked_int8(packed | {"layer.weight": torch.zeros_like(small)}, "layer")(x), wanted)
+    for foreign in ({"layer.weight" + LAYOUT: layout.flip(0)}, {"layer.weight" + PACKED: data[:-1]}):
+        assert torch.equal(prepacked_int8(packed | foreign, "layer")(x), wanted)

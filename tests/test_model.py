@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
+from safetensors.torch import save_file
 from torch import Tensor
 from TTS.tts.models.xtts import Xtts
 
@@ -23,10 +24,10 @@ from tests.oracle import coqui_model
 from tests.tiny_xtts import SPEAKERS, build
 from tts_core.errors import ReferenceTooShort, StartupError
 from tts_core.types import ClipReport, ReferenceClip
-from tts_core.xtts import weights
+from tts_core.xtts import files, weights
 from tts_core.xtts.checkpoint import convert, main
 from tts_core.xtts.gpt import Gpt
-from tts_core.xtts.linear import SCALE, prepacked_int8, quantized
+from tts_core.xtts.linear import PACKED, SCALE, prepacked_int8, quantized
 from tts_core.xtts.model import XttsModel, is_matrix, load_model
 from tts_core.xtts.precision import Precision
 
@@ -166,6 +167,9 @@ def test_half_precision_is_that_of_the_gpts_weights_and_the_vocoders_work(
 def test_matrices_are_saved_in_8_bits(converted: Path, model: XttsModel) -> None:
     small = load_model(converted, device=CPU, precision=INT8)
     assert small.fingerprint == model.fingerprint
+    assert {name.removesuffix(PACKED) for name in small.gpt if name.endswith(PACKED)} == {
+        name for name in model.gpt if is_matrix(f"gpt.{name}")
+    }
     for name, tensor in model.gpt.items():
         if is_matrix(f"gpt.{name}"):
             ints, scales = quantized(tensor)
@@ -173,6 +177,14 @@ def test_matrices_are_saved_in_8_bits(converted: Path, model: XttsModel) -> None
             assert torch.equal(small.gpt[name + SCALE], scales)
         else:
             assert torch.equal(small.gpt[name], tensor)
+
+
+def test_what_was_packed_of_other_weights_is_not_used(converted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(converted, folder)
+    packed = files.open_converted(folder / files.PACKED_FILE)[0]
+    save_file(packed, folder / files.PACKED_FILE, {"weights_digest": "another"})
+    assert not any(name.endswith(PACKED) for name in load_model(folder, device=CPU, precision=INT8).gpt)
 
 
 def test_a_file_in_8_bits_is_not_taken_for_floats(converted: Path, tmp_path: Path) -> None:

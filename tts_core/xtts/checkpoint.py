@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tts_core.errors import StartupError
 from tts_core.xtts import files, model, weights
-from tts_core.xtts.linear import SCALE, quantized
+from tts_core.xtts.linear import LAYOUT, PACKED, SCALE, has_fast_int8, packed_bytes, quantized
 
 
 def convert(source: Path, target: Path, *, precisions: Collection[str] = ("fp32",)) -> None:
@@ -50,9 +50,12 @@ def _write(source: Path, draft: Path, precisions: Collection[str]) -> None:
     plan = model.make_plan(source)
     for name in precisions:
         tensors = model.place(files.open_official(source), plan.wanted(files.PRECISIONS[name]), torch.device("cpu"))
+        origin = {"weights_digest": files.weights_digest(source)}
         if name == "int8":
             tensors = _quantized(tensors)
-        _save(tensors, draft / f"xtts-{name}.safetensors", {"weights_digest": files.weights_digest(source)})
+            if has_fast_int8():
+                _save(_packed(tensors), draft / files.PACKED_FILE, origin)
+        _save(tensors, draft / f"xtts-{name}.safetensors", origin)
     if speakers := model.load_speakers(source, plan.sizes):
         columns = {
             "gpt_latents": torch.stack([voice.gpt_latents for voice in speakers.values()]),
@@ -66,6 +69,15 @@ def _quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in filter(model.is_matrix, tensors):
         small[name], small[name + SCALE] = quantized(tensors[name])
     return small
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By the names under which the GPT has its matrices."""
+    packed = {}
+    for name in filter(model.is_matrix, tensors):
+        ours = name.removeprefix("gpt.")
+        packed[ours + PACKED], packed[ours + LAYOUT] = packed_bytes(tensors[name])
+    return packed
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -47,7 +47,7 @@ MIN_CLIP_S = 0.33
 """The conditioning encoder's shortest chunk. Source: coqui `get_gpt_cond_latents`."""
 
 WARM_UP_TEXT = "This is a test."
-WARM_UP_CODES = 12
+WARM_UP_CODES = 8
 
 GRAPHS_AT_START = 4
 """Recorded before the first job: one row, short texts. The others follow while nobody speaks."""

@@ -42,6 +42,8 @@ WEIGHT_NORM = {
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 """Of a converted file: of the GPT, or all but the matrices of it, which `int8` has in 8 bits."""
 
+PACKED_FILE = "packed-int8.safetensors"
+
 FINGERPRINT_BYTES = 1_000_000
 """Of each end of a .pth: its start holds the names and shapes, its end the zip directory with every tensor's CRC."""
 
@@ -119,6 +121,13 @@ def open_converted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as exc:
         raise StartupError(f"{path.name} is damaged or no safetensors file ({exc})") from exc
+
+
+def open_packed(folder: Path, *, weights_digest: str) -> dict[str, Tensor]:
+    """Matrices in 8 bits as one kind of CPU wants them; none if nobody packed them, or those of other weights."""
+    path = folder / PACKED_FILE
+    tensors, metadata = open_converted(path) if path.is_file() else ({}, {})
+    return tensors if metadata.get("weights_digest") == weights_digest else {}
 
 
 # Official files.

@@ -5,7 +5,9 @@ float32, and returns a function from float32 [*, in] to float32 [*, out]. A row'
 neighbours hold; where it depends on how many they are, the maker says so.
 """
 
+import ctypes
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,6 +18,11 @@ MakeLinear = Callable[[Mapping[str, Tensor], str], Linear]
 
 SCALE = "_scale"
 """Behind the name of a weight that was saved as int8: the name of its scales [out], float32."""
+
+PACKED, LAYOUT = "_packed", "_layout"
+"""Likewise: its bytes as oneDNN wants them on one kind of CPU, and which layout that is; both uint8."""
+
+MKLDNN = torch.ops.mkldnn
 
 INT8_PEAK = 127
 
@@ -79,7 +86,9 @@ def prepacked_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
     assert weight is not None
     if scales is None:
         weight, scales = quantized(weight)
-    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    packed = _as_saved(weights, name, tuple(weight.shape))
+    if packed is None:
+        packed = torch.ops.onednn.qlinear_prepack(weight, None)
     zeros = torch.zeros(len(scales), dtype=torch.int64)
 
     def apply(x: Tensor) -> Tensor:
@@ -92,6 +101,37 @@ def prepacked_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
         return y * steps if bias is None else torch.addcmul(bias, y, steps)
 
     return apply
+
+
+def packed_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 [out, in] -> its bytes as `prepacked_int8` uses them on this CPU, and their layout; both uint8
+
+    Packing takes a second for the whole model, copying what was packed before half of that.
+    """
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    data = torch.empty(MKLDNN._nbytes(packed), dtype=torch.uint8)
+    ctypes.memmove(data.data_ptr(), MKLDNN.data_ptr(packed), len(data))
+    return data, MKLDNN._get_mkldnn_serialized_md(packed)
+
+
+def _as_saved(weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor | None:
+    """What `packed_bytes` saved; None if it did not, or on a CPU (or for a oneDNN) that wants another layout."""
+    data, layout = (weights.get(f"{name}.weight{end}") for end in (PACKED, LAYOUT))
+    if data is None or layout is None:
+        return None
+    blank = _blank(shape)
+    if not torch.equal(layout, MKLDNN._get_mkldnn_serialized_md(blank)) or len(data) != MKLDNN._nbytes(blank):
+        return None
+    packed = blank.clone()
+    ctypes.memmove(MKLDNN.data_ptr(packed), data.data_ptr(), len(data))
+    return packed
+
+
+@lru_cache(maxsize=8)
+def _blank(shape: tuple[int, ...]) -> Tensor:
+    """Memory of the layout this CPU wants: torch makes none but by packing."""
+    packed: Tensor = torch.ops.onednn.qlinear_prepack(torch.zeros(shape, dtype=torch.int8), None)
+    return packed
 
 
 def _any_of(*names: str) -> bool:

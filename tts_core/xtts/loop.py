@@ -66,7 +66,7 @@ class EngineLoop:
         self._device.send(lambda: self._drop(sequence))
 
     def run(self) -> None:
-        """On the thread, until it is closed; one step is always in flight: none waits for the codes of the last."""
+        """On the thread, until it is closed; a step is in flight where the device can: none waits for its codes."""
         flying: Flight | None = None
         preparing = True
         while self._device.take(block=flying is None and self._scheduler.idle and not preparing):
@@ -77,6 +77,9 @@ class EngineLoop:
             launched = self._launch(step) if step is not None else None
             if flying is not None:
                 self._land(flying)
+            if launched is not None and launched.has_landed:
+                self._land(launched)
+                launched = None
             flying = launched
         for listener in self._listeners.values():
             listener.tell(Cancelled("the engine is closed"))

@@ -129,7 +129,7 @@ def load_model(folder: Path, *, device: torch.device, precision: Precision = EXA
     is_random = (folder / RANDOM_WEIGHTS_MARK).is_file()
     return XttsModel(
         sizes=plan.sizes,
-        gpt=plan.gpt(tensors),
+        gpt=plan.gpt(tensors) | (files.open_packed(folder, weights_digest=digest) if is_int8 else {}),
         vocoder=plan.vocoder(tensors, precision.vocoder),
         voices=VoiceEncoder(plan.conditioner, plan.speaker_encoder, _listening(plan.config)),
         tokenizer=plan.tokenizer,

@@ -89,6 +89,11 @@ class Flight:
         codes = torch.tensor([code for part in parts for code in part.codes()])
         return cls(step, codes=codes, waves=[wave for part in parts for wave in part._waves])
 
+    @property
+    def has_landed(self) -> bool:
+        """What was launched on a CPU is done; there is nothing to wait for."""
+        return self._landed is None and not any(wave.is_cuda for wave in self._waves)
+
     def codes(self) -> list[int]:
         """One for each sequence of a Prefill or Decode."""
         if self._landed is not None:
