@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 
 DEFAULT_MODEL = ROOT / "build" / "xtts-random"
 
-SLOTS = {"cpu": 32, "cuda": 64}
-"""Of our engine, in every benchmark: a quarter is kept for streams, so that on a CPU 24 are left for whole texts."""
+SLOTS = {"cpu": 16, "cuda": 64}
+"""Of our engine in every benchmark, as it ships (`memory.MAX_SLOTS`); a quarter of them is kept for streams."""
 
 CODES_PER_S = 22_050 / 1024
 """Of audio."""

@@ -12,6 +12,7 @@ from benchmarks import cold_start, common, decode, first_audio, long_text
 from benchmarks.pair import Heard, heard, pair
 from benchmarks.parts import copy_bandwidth_gb_s, step_bytes
 from tests.tiny_xtts import build
+from tts_core.xtts.memory import MAX_SLOTS
 
 Main = Callable[[list[str]], None]
 Measured = Callable[..., dict[str, Any]]
@@ -166,3 +167,7 @@ def test_quick_means_fewer_rounds_of_the_same(model: Path) -> None:
 def test_arguments_without_meaning_are_refused(wrong: list[str], model: Path) -> None:
     with pytest.raises(SystemExit):
         common.parse_args(["--model", str(model), *wrong], None, codes=4)
+
+
+def test_the_engine_is_measured_with_the_slots_it_ships_with() -> None:
+    assert common.SLOTS == MAX_SLOTS

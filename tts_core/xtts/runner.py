@@ -69,7 +69,7 @@ class Spoken(Sequence):
         return PREFIX_POSITIONS + len(self.text_ids) + 3
 
 
-GRAPH_ROWS = (1, 2, 4, 8, 16, 32)
+GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Flight:
