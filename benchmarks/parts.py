@@ -45,7 +45,8 @@ class Parts:
         self._codes = codes
         self._ids = ids
         self._voice = next(iter(engine.model.speakers.values()))
-        self._runner = Runner(engine.gpt, engine.model.vocoder, slots=SLOTS[engine.gpt.device.type])
+        slots = SLOTS[engine.gpt.device.type]
+        self._runner = engine._device.call(lambda: Runner(engine.gpt, engine.model.vocoder, slots=slots)).result()
 
     async def prepare(self) -> None:
         """What the engine does while nobody speaks."""
