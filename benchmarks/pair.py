@@ -55,8 +55,8 @@ class Heard:
 class Coqui:
     """coqui's own model, in float32, and its first built-in voice, which is also our engine's first.
 
-    Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster. It runs on our engine's thread: threads
-    that have both computed get in each other's way, see `device_thread`.
+    Its weight norm is folded, which `load_checkpoint` leaves undone: a bit faster. It runs on the thread of our engine:
+    threads that have both computed get in each other's way, see `device_thread`.
     """
 
     def __init__(self, folder: Path, *, thread: DeviceThread, device: torch.device, codes: int) -> None:

@@ -71,7 +71,7 @@ class Gpt:
         self._head = linear(weights, "mel_head")
         table = weights["mel_embedding.weight"]
         self.device, self.dtype = table.device, table.dtype
-        shape = (sizes.layers, slots, sizes.heads, sizes.max_positions, sizes.head_width)
+        shape = (sizes.layers, slots, sizes.max_positions, sizes.heads, sizes.head_width)
         self.keys = _zeros(shape, self.device, self.dtype)
         self.values = _zeros(shape, self.device, self.dtype)
 
@@ -80,13 +80,13 @@ class Gpt:
         """Keys and values of a voice, once per voice.
 
         gpt_latents  [32, width] float32
-        returns      two [layers, heads, 32, head_width]
+        returns      two [layers, 32, heads, head_width]
         """
         keys, values = [], []
 
         def attend(_: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys.append(key[0])
-            values.append(value[0])
+            keys.append(key[0].transpose(0, 1))
+            values.append(value[0].transpose(0, 1))
             return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
 
         self._run(gpt_latents[None].to(self.device, self.dtype), attend)
@@ -105,15 +105,15 @@ class Gpt:
         rows = torch.tensor(list(slots), device=self.device)
         end = PREFIX_POSITIONS + x.shape[1]
         for slot, (key, value) in zip(slots, prefixes, strict=True):
-            self.keys[:, slot, :, :PREFIX_POSITIONS] = key
-            self.values[:, slot, :, :PREFIX_POSITIONS] = value
+            self.keys[:, slot, :PREFIX_POSITIONS] = key
+            self.values[:, slot, :PREFIX_POSITIONS] = value
         causal = torch.ones(x.shape[1], end, dtype=torch.bool, device=self.device).tril(PREFIX_POSITIONS)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             # Prompts are padded on the right: what lies behind a shorter one is masked or overwritten when decoding.
-            self.keys[layer, rows, :, PREFIX_POSITIONS:end] = key
-            self.values[layer, rows, :, PREFIX_POSITIONS:end] = value
-            keys, values = self.keys[layer, rows, :, :end], self.values[layer, rows, :, :end]
+            self.keys[layer, rows, PREFIX_POSITIONS:end] = key.transpose(1, 2)
+            self.values[layer, rows, PREFIX_POSITIONS:end] = value.transpose(1, 2)
+            keys, values = (kept[layer, rows, :end].transpose(1, 2) for kept in (self.keys, self.values))
             return functional.scaled_dot_product_attention(query, keys, values, attn_mask=causal)
 
         x = self._run(x, attend)
@@ -129,17 +129,17 @@ class Gpt:
         span     positions that attention looks at; above all lengths
         returns  latents [rows, width] and logits [rows, codes], float32
         """
-        rows = torch.arange(codes.shape[0], device=self.device)
+        rows = codes.shape[0]
+        places = torch.arange(rows, device=self.device) * self.sizes.max_positions + lengths
         x = self._weights["mel_embedding.weight"][codes] + self._weights["mel_pos_embedding.emb.weight"][counts]
         is_later = (torch.arange(span, device=self.device)[None] > lengths[:, None])[:, None, None]
         # As numbers: of a mask in bool each layer would make them anew.
         mask = torch.zeros(is_later.shape, device=self.device, dtype=self.dtype).masked_fill_(is_later, -torch.inf)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            self.keys[layer, rows, :, lengths] = key[:, :, 0]
-            self.values[layer, rows, :, lengths] = value[:, :, 0]
-            keys = self.keys[layer, : len(rows), :, :span]
-            values = self.values[layer, : len(rows), :, :span]
+            self.keys[layer].flatten(0, 1).index_copy_(0, places, key[:, :, 0])
+            self.values[layer].flatten(0, 1).index_copy_(0, places, value[:, :, 0])
+            keys, values = (kept[layer, :rows, :span].transpose(1, 2) for kept in (self.keys, self.values))
             return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
 
         return self._read(self._run(x[:, None], attend)[:, 0])

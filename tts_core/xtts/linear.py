@@ -60,7 +60,7 @@ def prepacked_bf16(weights: Mapping[str, Tensor], name: str) -> Linear:
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), ROWS_HINT)
 
     def apply(x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x.bfloat16(), packed, None, "none", [], "")
+        y: Tensor = MKLDNN._linear_pointwise.default(x.bfloat16(), packed, None, "none", [], "")
         # Added here, float32 costs the bias no precision and the result no second pass.
         return y.float() if bias is None else y + bias
 
@@ -89,15 +89,15 @@ def prepacked_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
     packed = _as_saved(weights, name, tuple(weight.shape))
     if packed is None:
         packed = torch.ops.onednn.qlinear_prepack(weight, None)
-    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    zeros, zero = torch.zeros(len(scales), dtype=torch.int64), torch.tensor(UINT8_ZERO + 0.5)
+    # Named in full: looking among its overloads takes as long as a small operation. So do steps taken one by one.
+    multiply = torch.ops.onednn.qlinear_pointwise.default
 
     def apply(x: Tensor) -> Tensor:
         peaks = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
-        steps = (peaks / INT8_PEAK).clamp(min=torch.finfo(x.dtype).tiny)
-        rows = (x / steps).round_().add_(UINT8_ZERO).to(torch.uint8)
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rows, 1.0, UINT8_ZERO, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
+        steps = peaks.mul_(1 / INT8_PEAK).clamp_(min=torch.finfo(x.dtype).tiny)
+        rows = torch.addcdiv(zero, x, steps).to(torch.uint8)  # which cuts off: so halves are rounded up
+        y: Tensor = multiply(rows, 1.0, UINT8_ZERO, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
         return y * steps if bias is None else torch.addcmul(bias, y, steps)
 
     return apply
