@@ -39,7 +39,10 @@ def measured(model: Path, capsys: pytest.CaptureFixture[str]) -> Measured:
         result: dict[str, Any] = json.loads(lines[-1])
         assert {"commit", "machine", "rounds", "codes", "rows"} <= set(result)
         assert result["weights"] == "RANDOM weights, 2 layers, 64 wide"
-        assert result["configuration"] | {"name": "fp32", "precision": "fp32", "slots": 32} == result["configuration"]
+        assert (
+            result["configuration"] | {"name": "fp32", "precision": "fp32", "slots": common.SLOTS["cpu"]}
+            == result["configuration"]
+        )
         assert len(lines) == 5 + len(result["rows"])
         assert all(is_sound(value) for row in result["rows"] for value in row.values())
         assert all(0 < value < 1e6 for value in result["ratios"].values())
