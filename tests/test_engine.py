@@ -36,6 +36,7 @@ from tts_core.xtts.engine import XttsEngine
 from tts_core.xtts.gpt import Gpt
 from tts_core.xtts.guard import code_budget
 from tts_core.xtts.linear import has_fast_bf16, has_fast_int8
+from tts_core.xtts.runner import Runner
 
 EXACT = 5e-5
 """Largest difference of two samples computed alone and in company, or here and by coqui, in float32."""
@@ -172,6 +173,23 @@ async def test_an_error_ends_those_in_its_step_only(engine: XttsEngine) -> None:
     with before_each_decode(engine, fail), pytest.raises(RuntimeError, match="CUDA says no"):
         await whole(speak(engine, "Hello there, all of you."))
     assert np.array_equal(await whole(speak(engine, seed=5)), alone)
+
+
+async def test_a_device_that_is_lost_ends_everybody_s_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tmp_path / "model")
+    engine = XttsEngine(tmp_path / "model", device="cpu")
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Runner, "launch", lost)
+    monkeypatch.setattr(Runner, "wash", lost)
+    with pytest.raises(RuntimeError, match="device-side"):
+        await whole(speak(engine))
+    for _ in range(2):
+        with pytest.raises(Cancelled, match="closed"):
+            await asyncio.wait_for(whole(speak(engine)), timeout=60)
+    await engine.close()
 
 
 async def test_audio_that_is_not_finite_is_an_error(engine: XttsEngine) -> None:

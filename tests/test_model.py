@@ -187,6 +187,22 @@ def test_what_was_packed_of_other_weights_is_not_used(converted: Path, tmp_path:
     assert not any(name.endswith(PACKED) for name in load_model(folder, device=CPU, precision=INT8).gpt)
 
 
+def middle_lost(data: bytes) -> bytes:
+    third = len(data) // 3
+    return data[:third] + b"\x55" * third + data[2 * third :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:5000], middle_lost])
+def test_a_damaged_file_of_packed_matrices_is_as_good_as_none(
+    converted: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(converted, folder)
+    path = folder / files.PACKED_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    assert not any(name.endswith(PACKED) for name in load_model(folder, device=CPU, precision=INT8).gpt)
+
+
 def test_a_file_in_8_bits_is_not_taken_for_floats(converted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "int8"
     shutil.copytree(converted, folder)

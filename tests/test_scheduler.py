@@ -155,6 +155,14 @@ def test_one_tenants_book_does_not_starve_anothers_sentence() -> None:
     assert order.index(sentence) <= 12
 
 
+def test_a_whole_job_is_heard_beside_streams_that_never_pause() -> None:
+    short = utterance(30, tenant="b")
+    made = device(utterance(400, due_s=0.0), utterance(400, due_s=0.0), short)
+    while not short.is_vocoded:
+        assert made.step() is not None
+    assert len(made.decodes()) < 30 + 20
+
+
 def test_many_streams_of_one_tenant_do_not_starve_anothers_book() -> None:
     made = device(*(utterance(20, tenant="caller", due_s=0.0) for _ in range(50)), slots=8)
     for _ in range(3):

@@ -54,7 +54,8 @@ def _write(source: Path, draft: Path, precisions: Collection[str]) -> None:
         if name == "int8":
             tensors = _quantized(tensors)
             if has_fast_int8():
-                _save(_packed(tensors), draft / files.PACKED_FILE, origin)
+                packed = _packed(tensors)
+                _save(packed, draft / files.PACKED_FILE, files.packed_metadata(packed, **origin))
         _save(tensors, draft / f"xtts-{name}.safetensors", origin)
     if speakers := model.load_speakers(source, plan.sizes):
         columns = {

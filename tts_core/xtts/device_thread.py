@@ -20,7 +20,8 @@ class DeviceThread:
 
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._closed = threading.Event()
+        self._gate = threading.Lock()
+        self.is_closed = False
         self._ended = False
         # A daemon: a process that ends without closing its engine must not wait for it.
         self._thread = threading.Thread(target=self._run, name="xtts", daemon=True)
@@ -28,14 +29,17 @@ class DeviceThread:
 
     def call(self, work: Callable[[], T]) -> Future[T]:
         """raises  Cancelled once closed"""
-        self.refuse_if_closed()
         future: Future[T] = Future()
-        self.send(lambda: _fulfil(future, work))
+        if not self.send(lambda: _fulfil(future, work)):
+            raise Cancelled("the engine is closed")
         return future
 
-    def send(self, task: Callable[[], None]) -> None:
-        """As `call`, for what never raises and nobody waits for; nothing happens once closed."""
-        self._inbox.put(task)
+    def send(self, task: Callable[[], None]) -> bool:
+        """As `call`, for what never raises and nobody waits for; False, and nothing happens, once closed."""
+        with self._gate:  # whatever is put before the end is done
+            if not self.is_closed:
+                self._inbox.put(task)
+            return not self.is_closed
 
     def take(self, *, block: bool) -> bool:
         """On the thread itself: do what was sent meanwhile; False once there is nothing more to come.
@@ -51,15 +55,12 @@ class DeviceThread:
         return not self._ended
 
     def close(self) -> None:
-        """Finish what was sent, and wait for the thread."""
-        self._closed.set()
-        self._inbox.put(None)
-        self._thread.join()
-
-    def refuse_if_closed(self) -> None:
-        """raises Cancelled"""
-        if self._closed.is_set():
-            raise Cancelled("the engine is closed")
+        """Take nothing more, finish what was sent, and, unless this is the thread, wait for it."""
+        with self._gate:
+            self.is_closed = True
+            self._inbox.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _run(self) -> None:
         while self.take(block=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tts_core.errors import ReferenceTooShort, VoiceNotFound
+from tts_core.errors import Cancelled, ReferenceTooShort, VoiceNotFound
 from tts_core.text.limits import xtts_char_limit
 from tts_core.types import (
     Audience,
@@ -128,7 +128,8 @@ class XttsEngine:
         raises  TextTooLong if the model has no place even for a part of the text, Cancelled once the engine is closed
         """
         voice = self._voice_of(manner.speaker)
-        self._device.refuse_if_closed()
+        if self._device.is_closed:
+            raise Cancelled("the engine is closed")
         for reading in await self._reader.read_parts(utterance.text, manner.language):
             ask = partial(self._take, reading, voice, manner, audience)
             async with aclosing(self._speak_reading(ask, chars=reading.chars)) as chunks:

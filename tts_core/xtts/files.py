@@ -5,6 +5,7 @@ is folded into the vocoder's weights, and that what only training needs is left 
 """
 
 import hashlib
+import logging
 import os
 import pickle
 import re
@@ -20,6 +21,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tts_core.errors import StartupError
+
+log = logging.getLogger(__name__)
 
 TRAINER_ONLY = ("torch_mel_spectrogram_style_encoder.", "torch_mel_spectrogram_dvae.", "dvae.")
 """Tensors that coqui's trainer saves beside the model."""
@@ -124,10 +127,28 @@ def open_converted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def open_packed(folder: Path, *, weights_digest: str) -> dict[str, Tensor]:
-    """Matrices in 8 bits as one kind of CPU wants them; none if nobody packed them, or those of other weights."""
+    """Matrices in 8 bits as one kind of CPU wants them; none if nobody packed them, or they are not to be used.
+
+    They only save time: a file that is damaged, or of other weights, is as good as none.
+    """
     path = folder / PACKED_FILE
-    tensors, metadata = open_converted(path) if path.is_file() else ({}, {})
-    return tensors if metadata.get("weights_digest") == weights_digest else {}
+    if not path.is_file():
+        return {}
+    try:
+        tensors, metadata = open_converted(path)
+    except StartupError as exc:
+        log.warning("%s; the matrices are packed anew", exc)
+        return {}
+    if metadata != packed_metadata(tensors, weights_digest=weights_digest):
+        log.warning("%s is damaged or of other weights; the matrices are packed anew", path.name)
+        return {}
+    return tensors
+
+
+def packed_metadata(tensors: Mapping[str, Tensor], *, weights_digest: str) -> dict[str, str]:
+    """What such a file says of itself: its sum finds parts that were lost or copied wrong, at the speed of memory."""
+    total = sum(int(tensor.view(torch.int32).sum(dtype=torch.int64)) for tensor in tensors.values())
+    return {"weights_digest": weights_digest, "sum": str(total)}
 
 
 # Official files.

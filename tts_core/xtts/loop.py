@@ -1,16 +1,19 @@
 """What the device's thread does: take the inbox, decide, launch, take in the step before, deliver."""
 
 import asyncio
+import logging
 import time
 
 import numpy as np
 
-from tts_core.errors import Cancelled, StartupError, TTSError
+from tts_core.errors import Cancelled, StartupError, TTSError, scrubbed
 from tts_core.types import FloatArray
 from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.runner import Flight, Runner, Spoken
 from tts_core.xtts.scheduler import Scheduler, Step, Vocode
 from tts_core.xtts.sequence import Sequence
+
+log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -53,20 +56,31 @@ class EngineLoop:
 
     def submit(self, sequence: Sequence, listener: Listener) -> None:
         """raises  Cancelled once closed; the listener is told Overloaded if the waiting room is full"""
-        self._device.refuse_if_closed()
-        self._device.send(lambda: self._add(sequence, listener))
+        if not self._device.send(lambda: self._add(sequence, listener)):
+            raise Cancelled("the engine is closed")
 
     def submit_ended(self, sequence: Sequence, listener: Listener) -> None:
         """A take that was withdrawn is to be heard after all. raises Cancelled once closed"""
-        self._device.refuse_if_closed()
-        self._device.send(lambda: self._add_ended(sequence, listener))
+        if not self._device.send(lambda: self._add_ended(sequence, listener)):
+            raise Cancelled("the engine is closed")
 
     def leave(self, sequence: Sequence) -> None:
         """Nobody listens to it any more: it costs no further step."""
         self._device.send(lambda: self._drop(sequence))
 
     def run(self) -> None:
-        """On the thread, until it is closed; a step is in flight where the device can: none waits for its codes."""
+        """On the thread, until it is closed or the device can no longer be used; then every listener is told."""
+        try:
+            self._work()
+        except Exception as exc:  # noqa: BLE001  the root of the thread: a device that cannot even be cleaned is lost
+            log.error("the device is lost: %s", scrubbed(exc))
+            self._device.close()
+            self._device.take(block=True)  # those who asked meanwhile are listeners, too
+        for listener in self._listeners.values():
+            listener.tell(Cancelled("the engine is closed"))
+
+    def _work(self) -> None:
+        """A step is in flight where the device can: none waits for its codes."""
         flying: Flight | None = None
         preparing = True
         while self._device.take(block=flying is None and self._scheduler.idle and not preparing):
@@ -81,8 +95,6 @@ class EngineLoop:
                 self._land(launched)
                 launched = None
             flying = launched
-        for listener in self._listeners.values():
-            listener.tell(Cancelled("the engine is closed"))
 
     def _add(self, sequence: Sequence, listener: Listener) -> None:
         try:

@@ -17,6 +17,9 @@ MAX_PREFILL = 8
 STREAM_SHARE = 4
 """One slot in so many is kept for streams: a book cannot take all of them."""
 
+MAX_WHOLE_WAIT_STEPS = 8
+"""Of decoding, while windows of whole jobs could go: streams that never pause must not hold them up for ever."""
+
 RETRY_AFTER_S = 2.0
 
 
@@ -73,6 +76,7 @@ class Scheduler:
         self._live: list[Sequence] = []
         self._arrivals = 0
         self._prefilled_last = False
+        self._wholes_waited_steps = 0
 
     @property
     def idle(self) -> bool:
@@ -117,7 +121,10 @@ class Scheduler:
             return Prefill(admitted)
         self._prefilled_last = False
         windows = self._windows(streamed=False)
-        if windows and (not decoding or len(windows) >= self._max_windows):
+        self._wholes_waited_steps = self._wholes_waited_steps + 1 if windows else 0
+        have_waited = self._wholes_waited_steps > MAX_WHOLE_WAIT_STEPS
+        if windows and (not decoding or len(windows) >= self._max_windows or have_waited):
+            self._wholes_waited_steps = 0
             return self._vocode(windows)
         for sequence in decoding:
             sequence.launched += 1

@@ -19,9 +19,9 @@ CONTEXT_FRAMES = 12
 (upsampling) + 60/8 + 60/64 + 60/128 + 60/256 (residual blocks) = 12.9; with 12 the difference is that of float32's
 rounding, 2e-6, with 11 it is 1e-5."""
 
-WINDOWS_FRAMES = (16, 48, 80, 112, 144, 176, 240, 304)
-"""What a window may have without its context: few lengths, so that several share a pass, and libraries that choose or
-compile a kernel for each length do so seldom."""
+WINDOWS_FRAMES = (16, 48, 80, 112, 144, 176, 240, 304, 448, 640)
+"""What a window may have without its context, up to 60 codes at half the speed: few lengths, so that several share a
+pass, and libraries that choose or compile a kernel for each length do so seldom."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
