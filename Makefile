@@ -6,7 +6,11 @@ export OMP_NUM_THREADS ?= 2
 # XTTS brings torch (gigabytes), so it is installed only where it was asked for.
 WANTED := $(if $(filter xtts,$(XTTS_ENGINE))$(XTTS_MODEL_PATH),xtts,espeak)
 
-.PHONY: run test check clean
+# For check-sql: Debian's Postgres, which alone has plpgsql_check, and the Supabase CLI, from npm.
+PLPGSQL_CHECK := /usr/share/postgresql/15/extension/plpgsql_check.control
+SUPABASE_CLI := 3.1.0
+
+.PHONY: run test check check-sql clean
 
 run: .venv/.$(WANTED)
 	@.venv/bin/python handler.py $(ARGS)
@@ -20,8 +24,24 @@ check: .venv/.dev
 	.venv/bin/mypy
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 
+check-sql: .venv/.dev $(PLPGSQL_CHECK) build/supabase/.$(SUPABASE_CLI)
+	.venv/bin/python -m tests.check_sql
+	.venv/bin/python -m tests.sql_mutations
+
+$(PLPGSQL_CHECK):
+	@test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
+		echo "check-sql needs Debian's postgresql-15 and postgresql-15-plpgsql-check; as root it installs them" >&2; exit 1; }
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql-15 postgresql-15-plpgsql-check
+
+build/supabase/.$(SUPABASE_CLI):
+	@command -v npm >/dev/null || { echo "check-sql needs npm, for the Supabase CLI" >&2; exit 1; }
+	rm -rf build/supabase
+	npm install --prefix build/supabase --no-save --no-package-lock --no-audit --no-fund --loglevel=error supabase@$(SUPABASE_CLI)
+	@touch $@
+
 clean:
-	rm -rf .venv out data
+	rm -rf .venv build out data
 
 .venv/.espeak: EXTRAS = espeak
 .venv/.xtts: EXTRAS = espeak,xtts

@@ -2,7 +2,7 @@
 
 python handler.py                       on RunPod: take jobs; elsewhere: run test_input.json
 python handler.py --job FILE|-          run one job here
-python handler.py tenants create NAME   make a tenant and print its key, once
+python handler.py tenants create NAME   make a tenant and print its key, once; also list, rotate, disable, delete
 python handler.py schema                print the JSON Schema of a job's input
 """
 
@@ -114,6 +114,7 @@ def serve(handler: Handler, *, concurrency: int) -> None:
 
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every address it asks
     if argv or not env.get("RUNPOD_WEBHOOK_GET_JOB"):
         on_runpod = bool(env.get("RUNPOD_WEBHOOK_GET_JOB"))
         return cli.main(argv, lambda: build(Settings.from_env(env)), make_handler, fill_key=not on_runpod)

@@ -5,6 +5,10 @@ import os
 import hypothesis
 import pytest
 
+from tests.stores import clock, other_worker, place, places, postgres, project, store
+
+__all__ = ["clock", "other_worker", "place", "places", "postgres", "project", "store"]
+
 # CI looks at the same examples every time; a developer's machine looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

@@ -10,8 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tests import hostile_values as values
+from tests.hostile_cache import bad_cache
 from tests.hostile_files import bad_sound, good_clip, not_audio
+from tests.hostile_people import NO_PERSONA, NO_USER, ROW_IDS, Wrong, bad_people
+from tests.hostile_tenants import bad_keys_of_tenants, bad_tenants
 from tests.hostile_values import NOT_TEXT, NULL, SURROGATE, Codes, Values, codes
+from tests.hostile_voices import bad_voices
 
 Row = tuple[str, Values, Codes]
 """What is wrong, the fields that say so (MISSING takes one away), the codes that fit."""
@@ -45,6 +49,11 @@ def hostile_jobs(*, tenant_key: str = "tts_live_hostile") -> list[Hostile]:
         jobs += _jobs(speak, rows)
     jobs += _jobs(good["voices.create"], _bad_voices())
     jobs += _jobs({"tenant_key": tenant_key}, _bad_others())
+    jobs += _jobs({"tenant_key": tenant_key}, _bad_areas(bad_people()))
+    jobs += _jobs({"tenant_key": tenant_key}, _bad_areas(bad_cache()))
+    jobs += _jobs({"tenant_key": tenant_key}, _bad_areas(bad_voices()))
+    jobs += _jobs({"tenant_key": tenant_key}, _bad_areas(bad_tenants()))
+    jobs += _jobs({"tenant_key": tenant_key}, bad_keys_of_tenants())
     return jobs
 
 
@@ -78,7 +87,7 @@ def _bad_keys(key: str) -> Iterator[Row]:
     for value in (*near, *values.KEYS):
         yield f"tenant_key: {_told(value.replace(key, '<key>'))}", {"tenant_key": value}, NO_KEY
     yield from _named("tenant_key", NOT_TEXT | NULL | {"the key in a list": [key]}, NO_KEY)
-    for action in ("voices.list", "voices.get", "voices.delete", "usage.summary"):
+    for action in ("voices.get", "voices.delete", "usage.summary"):
         fields: Values = {"action": action, "text": MISSING, "tenant_key": MISSING}
         fields |= {"voice_id": "nova"} if action in ("voices.get", "voices.delete") else {}
         yield f"{action} without a key", fields, NO_KEY
@@ -88,7 +97,7 @@ def _bad_keys(key: str) -> Iterator[Row]:
 def _bad_types() -> Iterator[Row]:
     for field in values.TEXTS:
         wrong = NOT_TEXT if field in values.NULLABLE else NOT_TEXT | NULL
-        yield from _named(field, wrong, LATER if field in ("persona_id", "user_id") else INVALID)
+        yield from _named(field, wrong, INVALID)
     for field in values.NUMBERS:
         wrong = values.NOT_NUMBER if field in values.NULLABLE else values.NOT_NUMBER | NULL
         yield from _named(field, wrong, INVALID)
@@ -107,6 +116,8 @@ def _bad_values() -> Iterator[Row]:
     yield from _each("language", values.LANGUAGES, NO_LANGUAGE)
     yield from _each("voice_id", values.VOICE_IDS, NO_VOICE)
     yield from _each("idempotency_key", values.IDEMPOTENCY_KEYS, INVALID)
+    yield from _each("user_id", ROW_IDS, NO_USER)
+    yield from _each("persona_id", ROW_IDS, NO_PERSONA)
 
 
 def _bad_texts() -> Iterator[Row]:
@@ -178,9 +189,24 @@ def _bad_others() -> Iterator[Row]:
         rows = [*_named("voice_id", NOT_TEXT | NULL, INVALID), *_each("voice_id", values.VOICE_IDS, NO_VOICE)]
         for name, fields, fitting in [("voice_id: missing", {}, INVALID), *rows]:
             yield f"{action}, {name}", {"action": action} | fields, fitting
-    for action in ("voices.list", "usage.summary", "health"):
+    for action in ("usage.summary", "health"):
         for field in ("text", "limit ", "__proto__", "tenant_id", SURROGATE):
             yield f"{action}, unknown field {_told(field)}", {"action": action, field: "x"}, INVALID
+
+
+def _bad_areas(actions: Mapping[str, tuple[Values, Wrong]]) -> Iterator[Row]:
+    """None of what these jobs name is there, so none of what is asked with it is done."""
+    for action, (fields, bad) in actions.items():
+        for field, (wrong, fitting) in bad.items():
+            rows = _named(field, wrong, fitting) if isinstance(wrong, Mapping) else _each(field, wrong, fitting)
+            for name, given, codes_of_it in rows:
+                yield f"{action}, {name}", {"action": action} | fields | given, codes_of_it
+        for field in ("text", "tenant_id", "__proto__", SURROGATE):
+            if field not in fields and field not in bad:
+                yield f"{action}, unknown field {_told(field)}", {"action": action} | fields | {field: "x"}, INVALID
+        yield f"{action} without a key", {"action": action, "tenant_key": MISSING} | fields, NO_KEY
+        if fields:
+            yield f"{action} without anything", {"action": action}, INVALID
 
 
 def _named(field: str, table: Mapping[str, object], fitting: Codes, **also: object) -> Iterator[Row]:

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import LiteralString, Self
@@ -61,10 +61,11 @@ class Database:
 
     name: str
     socket_folder: Path
+    port: int = 5432
 
     def url(self, *, role: str) -> str:
         """role  authenticator as the API has it, postgres as migrations run, supabase_admin the superuser"""
-        return f"postgresql://{role}@/{self.name}?host={self.socket_folder}"
+        return f"postgresql://{role}@/{self.name}?host={self.socket_folder}&port={self.port}"
 
     def connect(self, *, role: str) -> psycopg.Connection:
         """Each statement commits by itself."""
@@ -84,11 +85,13 @@ class Database:
 class Postgres:
     """The server; leaving the context ends it.
 
-    bin_dir  where another Postgres has its programs (Debian: /usr/lib/postgresql/15/bin); None: the package's
+    bin_dir   where another Postgres has its programs (Debian: /usr/lib/postgresql/15/bin); None: the package's
+    tcp_port  on the loopback interface too, for programs that know no sockets; None: on the socket only
     """
 
-    def __init__(self, bin_dir: Path | None = None) -> None:
+    def __init__(self, bin_dir: Path | None = None, *, tcp_port: int | None = None) -> None:
         self._bin_dir = bin_dir
+        self._tcp = {} if tcp_port is None else {"listen_addresses": "127.0.0.1", "port": str(tcp_port)}
         self._templates: dict[tuple[Path | None, bool], Database] = {}
         self._names = (f"test_{n}" for n in count())
 
@@ -98,7 +101,7 @@ class Postgres:
         bin_dir = self._bin_dir or _package_programs(folder, copied=user is not None)
         if user is not None:
             subprocess.run(["chown", "-R", str(user.pw_uid), folder], check=True)
-        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        options = " ".join(f"-c {name}={value}" for name, value in (SETTINGS | self._tcp).items())
         arguments = [str(bin_dir), str(folder), f"{options} -c unix_socket_directories={folder}"]
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", SCRIPT, "postgres", *arguments],
@@ -110,7 +113,7 @@ class Postgres:
             extra_groups=user and [],
             start_new_session=True,  # Ctrl-C must not reach the server before the tests have ended
         )
-        self._server = Database("postgres", folder)
+        self._server = Database("postgres", folder, int(self._tcp.get("port", Database.port)))
         assert self._process.stdout is not None
         if (said := self._process.stdout.readline()) != "ready\n":
             raise PostgresNotStarted(said + self._process.communicate(timeout=STOP_TIMEOUT_S)[0])
@@ -151,7 +154,7 @@ class Postgres:
     def _create(self, *, template: str) -> Database:
         name = next(self._names)
         self._administer("create database {} template {} owner postgres", name, template)
-        return Database(name, self._server.socket_folder)
+        return replace(self._server, name=name)
 
     def _administer(self, statement: LiteralString, *names: str) -> None:
         with self._server.connect(role="supabase_admin") as connection:

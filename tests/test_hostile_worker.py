@@ -13,7 +13,7 @@ TIMEOUT_S = 240.0
 
 async def test_each_hostile_input_gets_its_code_and_none_takes_the_worker_down(tmp_path: Path) -> None:
     store = await open_local(tmp_path)
-    key = (await store.create_tenant("acme", scopes=("synthesize", "voices", "usage"))).secret
+    key = (await store.create_tenant("acme", scopes=("synthesize", "voices", "personas", "usage"))).secret
     await store.close()
     env = {
         "XTTS_STORE": "local",

@@ -20,30 +20,37 @@ ALLOWED: dict[str, set[str]] = {
     "tts_core.jobs": {"tts_core.jobs", "tts_core.store"},
     "tts_core.audio": {"tts_core.audio"},
     "tts_core.text": {"tts_core.text"},
+    "tts_core.cache": {"tts_core.cache", "tts_core.store", "tts_core.text", "tts_core.audio"},
     "tts_core.espeak": {"tts_core.speech", "tts_core.espeak"},
     "tts_core.xtts": {"tts_core.speech", "tts_core.xtts"},
     "tts_core.synthesizer": {"tts_core.speech", "tts_core.text", "tts_core.audio"},
     "tts_core.service": {
         "tts_core.service",
         "tts_core.synthesizer",
+        "tts_core.cache",
         "tts_core.store",
         "tts_core.jobs",
         "tts_core.speech",
         "tts_core.text",
         "tts_core.audio",
     },
-    "tts_core.cli": {"tts_core.service", "tts_core.jobs", "tts_core.store", "tts_core.audio"},
+    "tts_core.cli": {"tts_core.service", "tts_core.jobs", "tts_core.store", "tts_core.audio", "tts_core.cli_tenants"},
+    "tts_core.cli_tenants": {"tts_core.service", "tts_core.jobs", "tts_core.store"},
 }
 """Beside the leaves, which everything may use."""
 
 HOMES: dict[str, set[str]] = {
     "runpod": {"handler"},
     "sqlite3": {"storage.local.database"},
+    "postgrest": {"storage.supabase.client"},
+    "storage3": {"storage.supabase.client"},
+    "httpx": {"storage.supabase.client"},
     "pydantic": {"tts_core.jobs", "tts_core.settings"},
     "torch": {"tts_core.xtts"},
     "torchaudio": {"tts_core.xtts"},
     "TTS": {"tts_core.xtts.reading"},
     "av": {"tts_core.audio"},
+    "safetensors": {"tts_core.xtts", "tts_core.service.latents"},
     "espeakng_loader": {"tts_core.espeak"},
 }
 

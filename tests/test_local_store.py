@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, closing
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -24,42 +25,126 @@ from storage.local.requests import MAX_REAPED
 from storage.local.schema import utc
 from tts_core.errors import StartupError, StoreUnavailable, Unauthorized
 from tts_core.settings import Settings
-from tts_core.store import Outcome, Reservation, Store, VoiceRow
+from tts_core.store import Clip, NewVersion, Outcome, Reservation, Scope, Store, VoiceQuery, VoiceTraits
 
 NOW_S = 1_800_000_000.0
 SCHEMA = {
     "migrations": "name TEXT, applied_at TEXT",
-    "tenants": "id TEXT, name TEXT, attested_consent INTEGER, created_at TEXT",
+    "tenants": (
+        "id TEXT, name TEXT, attested_consent INTEGER, created_at TEXT, requests_per_minute INTEGER, "
+        "requests_per_hour INTEGER, quota_minutes REAL, quota_period TEXT, disabled_at TEXT, is_operator INTEGER, "
+        "cache_epoch INTEGER, audio_days INTEGER, text_days INTEGER, message_days INTEGER"
+    ),
+    "rate_buckets": "tenant_id TEXT, per TEXT, tokens REAL, refilled_at_s REAL",
+    "quota_used": "tenant_id TEXT, period TEXT, started_at TEXT, used_s REAL",
+    "deleted_tenants": "tenant_id TEXT, deleted_at TEXT, rows TEXT, objects INTEGER",
     "api_keys": (
-        "sha256 BLOB, prefix TEXT, tenant_id TEXT, scopes TEXT, created_at TEXT, expires_at TEXT, revoked_at TEXT"
+        "sha256 BLOB, prefix TEXT, tenant_id TEXT, scopes TEXT, created_at TEXT, expires_at TEXT, revoked_at TEXT, "
+        "last_used_at TEXT, made_by TEXT, replaces TEXT"
     ),
     "voices": (
-        "id TEXT, tenant_id TEXT, name TEXT, description TEXT, language TEXT, consent TEXT, clip_paths TEXT, "
-        "report TEXT, created_at TEXT"
+        "id TEXT, tenant_id TEXT, user_id TEXT, name TEXT, description TEXT, language TEXT, gender TEXT, accent TEXT, "
+        "tags TEXT, versions_made INTEGER, created_at TEXT, updated_at TEXT"
     ),
+    "voice_versions": (
+        "voice_id TEXT, tenant_id TEXT, number INTEGER, request_id TEXT, consent TEXT, clips TEXT, created_at TEXT"
+    ),
+    "voice_latents": "voice_id TEXT, tenant_id TEXT, number INTEGER, path TEXT, size_bytes INTEGER",
+    "voice_grants": "voice_id TEXT, tenant_id TEXT, grantee_id TEXT, created_at TEXT",
+    "voice_purges": "tenant_id TEXT, request_id TEXT, purge TEXT, created_at TEXT",
+    "tts_cache": (
+        "pool TEXT, content_hash TEXT, tenant_id TEXT, content_type TEXT, content_text TEXT, voice TEXT, "
+        "audio_path TEXT, audio_file_size INTEGER, audio_seconds REAL, details TEXT, is_active INTEGER, "
+        "created_at TEXT"
+    ),
+    "tts_cache_hits": "pool TEXT, content_hash TEXT, day TEXT, hits INTEGER",
+    "tts_cache_days": "tenant_id TEXT, day TEXT, hits INTEGER, misses INTEGER, audio_seconds_saved REAL",
+    "tts_cache_batches": "id TEXT, created_at TEXT",
+    "users": "id TEXT, tenant_id TEXT, external_id TEXT, email TEXT, auth_user_id TEXT, created_at TEXT",
+    "personas": (
+        "id TEXT, tenant_id TEXT, user_id TEXT, name TEXT, persona_prompt TEXT, voice_id TEXT, created_at TEXT, "
+        "messages_added INTEGER"
+    ),
+    "messages": (
+        "id TEXT, tenant_id TEXT, persona_id TEXT, role TEXT, content TEXT, created_at TEXT, position INTEGER"
+    ),
+    "removals": "id TEXT, tenant_id TEXT, removed TEXT, created_at TEXT",
+    "jobs": (
+        "id TEXT, tenant_id TEXT, fence INTEGER, user_id TEXT, text TEXT, voice_id TEXT, language TEXT, "
+        "include_alignments INTEGER, status TEXT, error TEXT, audio_path TEXT, alignments_path TEXT, duration_s REAL, "
+        "created_at TEXT, updated_at TEXT"
+    ),
+    "job_chunks": (
+        "tenant_id TEXT, job_id TEXT, chunk_index INTEGER, text_excerpt TEXT, fingerprint TEXT, object_path TEXT, "
+        "status TEXT, attempts INTEGER, is_paid INTEGER, lease_token TEXT, lease_expires_at TEXT, sha256 TEXT, "
+        "duration_s REAL, alignment TEXT"
+    ),
+    "chores": "name TEXT, holder TEXT, held_until TEXT",
     "requests": (
         "request_id TEXT, tenant_id TEXT, identity TEXT, fingerprint TEXT, action TEXT, input_chars INTEGER, "
         "streaming INTEGER, voice_id TEXT, status TEXT, fence INTEGER, lease_expires_at TEXT, created_at TEXT, "
         "settled_at TEXT, latency_ms INTEGER, audio_seconds REAL, audio_bytes INTEGER, spoken_voice_id TEXT, "
-        "error TEXT, cached INTEGER, result TEXT, audio_path TEXT, metadata TEXT"
+        "error TEXT, cached INTEGER, result TEXT, audio_path TEXT, metadata TEXT, held_s REAL, user_id TEXT, "
+        "swept_fence INTEGER, holder TEXT"
+    ),
+    "usage_daily": (
+        "tenant_id TEXT, day TEXT, action TEXT, voice_id TEXT, user_id TEXT, requests INTEGER, successes INTEGER, "
+        "failures INTEGER, cancelled INTEGER, abandoned INTEGER, cached INTEGER, input_chars INTEGER, "
+        "audio_seconds REAL, audio_bytes INTEGER, latency_ms INTEGER"
     ),
     "usage_logs": (
         "id INTEGER, tenant_id TEXT, request_id TEXT, fence INTEGER, action TEXT, input_chars INTEGER, "
         "audio_seconds REAL, audio_bytes INTEGER, latency_ms INTEGER, streaming INTEGER, voice_id TEXT, "
-        "status TEXT, error TEXT, cached INTEGER, metadata TEXT, created_at TEXT"
+        "status TEXT, error TEXT, cached INTEGER, metadata TEXT, created_at TEXT, user_id TEXT"
     ),
 }
 INDEXES = {
     ("api_keys", "sha256"),
-    ("api_keys", "tenant_id"),
+    ("api_keys", "tenant_id, made_by"),
+    ("api_keys", "tenant_id, prefix"),
+    ("deleted_tenants", "tenant_id"),
+    ("quota_used", "tenant_id, period"),
+    ("rate_buckets", "tenant_id, per"),
+    ("chores", "name"),
+    ("job_chunks", "tenant_id, job_id, chunk_index"),
+    ("jobs", "tenant_id, created_at, id"),
+    ("jobs", "tenant_id, id"),
+    ("jobs", "tenant_id, status, created_at, id"),
+    ("jobs", "tenant_id, updated_at"),
+    ("messages", "tenant_id, created_at"),
+    ("messages", "tenant_id, persona_id, id"),
+    ("messages", "tenant_id, persona_id, position"),
     ("migrations", "name"),
+    ("personas", "tenant_id, created_at, id"),
+    ("personas", "tenant_id, id"),
+    ("personas", "tenant_id, user_id, created_at, id"),
+    ("removals", "tenant_id, id"),
     ("requests", "lease_expires_at"),
     ("requests", "request_id"),
+    ("requests", "tenant_id"),
     ("requests", "tenant_id, identity"),
+    ("requests", "tenant_id, settled_at"),
     ("tenants", "id"),
+    ("tts_cache", "pool, content_hash"),
+    ("tts_cache", "tenant_id"),
+    ("tts_cache_batches", "created_at"),
+    ("tts_cache_batches", "id"),
+    ("tts_cache_days", "tenant_id, day"),
+    ("tts_cache_hits", "pool, content_hash, day"),
+    ("usage_daily", "tenant_id, day, action, voice_id, user_id"),
     ("usage_logs", "request_id, fence"),
     ("usage_logs", "tenant_id, id"),
-    ("voices", "tenant_id, id"),
+    ("users", "tenant_id, created_at, id"),
+    ("users", "tenant_id, external_id"),
+    ("users", "tenant_id, id"),
+    ("voice_grants", "grantee_id"),
+    ("voice_grants", "voice_id, grantee_id"),
+    ("voice_latents", "voice_id, number, path"),
+    ("voice_purges", "tenant_id, request_id"),
+    ("voice_versions", "voice_id, number"),
+    ("voice_versions", "voice_id, request_id"),
+    ("voices", "id"),
+    ("voices", "tenant_id, created_at, id"),
 }
 
 
@@ -120,7 +205,19 @@ class TestSchema:
             async with opened(tmp_path):
                 pass
         names = [name for (name,) in rows_of(tmp_path, "select name from migrations order by rowid")]
-        assert names == ["0001_tenants", "0002_voices", "0003_ledger"]
+        assert names == [
+            "0001_tenants",
+            "0002_voices",
+            "0003_ledger",
+            "0004_limits",
+            "0005_cache",
+            "0006_voices",
+            "0007_people",
+            "0008_jobs",
+            "0008_retention",
+            "0009_usage",
+            "0010_holder",
+        ]
 
     def test_no_two_areas_have_a_migration_of_one_name(self) -> None:
         names = [name for name, _ in MIGRATIONS]
@@ -133,7 +230,24 @@ class TestSchema:
         async with opened(tmp_path) as store:
             (tenant,) = await store.list_tenants()
             assert (tenant.id, tenant.attested_consent) == ("t1", True)
-            assert await store.list_voices("t1") == ()
+            assert await store.list_voices("t1", VoiceQuery(limit=1)) == ()
+
+    async def test_voices_of_an_older_file_are_kept(self, tmp_path: Path) -> None:
+        before = [migration for migration in MIGRATIONS if migration[0] < "0004"]
+        old = await database.Database.open(tmp_path / "store.db", migrations=before)
+        row = """('v1', 't1', 'nova', 'clear', 'pt', 'I agree', '["voices/t1/v1-0", "voices/t1/v1-1"]',
+            '[{"snr_db": 30.5}, {"snr_db": 31}]', 'then')"""
+        await old.write(lambda tx: tx.execute("insert into tenants values ('t1', 'acme', 1, 'then')"))
+        await old.write(lambda tx: tx.execute(f"insert into voices values {row}"))
+        await old.close()
+        async with opened(tmp_path) as store:
+            voice = await store.get_voice("t1", "v1")
+        assert voice.traits == VoiceTraits("nova", description="clear", language="pt")
+        assert (voice.version.number, voice.version.consent, voice.created_at) == (1, "I agree", "then")
+        assert voice.version.clips == tuple(
+            Clip(f"voices/t1/v1-{n}", size_bytes=0, content_type="application/octet-stream", report={"snr_db": snr_db})
+            for n, snr_db in enumerate((30.5, 31))
+        )
 
     async def test_a_migration_that_fails_leaves_nothing(self, tmp_path: Path) -> None:
         broken = ("0002_broken", ("create table half (id integer) strict", "create nonsense"))
@@ -191,6 +305,19 @@ class TestKeys:
 
 
 class TestLocalKey:
+    async def test_it_may_do_everything_and_stays_the_same(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store, opened(tmp_path) as other_worker:
+            key = await store.local_key()
+            assert key == await store.local_key() == await other_worker.local_key()
+            for scope in get_args(Scope):
+                asked = Reservation(key, scope, identity=scope, fingerprint="", action="synthesize")
+                assert (await store.reserve(asked)).tenant.name == "local"
+
+    async def test_the_local_tenant_is_one(self, tmp_path: Path) -> None:
+        async with opened(tmp_path) as store, opened(tmp_path) as other_worker:
+            await asyncio.gather(store.local_key(), other_worker.local_key())
+            assert [tenant.name for tenant in await store.list_tenants()] == ["local"]
+
     async def test_it_is_known_again_to_a_new_database(self, tmp_path: Path) -> None:
         async with opened(tmp_path) as store:
             key = await store.local_key()
@@ -315,15 +442,16 @@ class TestFailure:
             assert await store.list_tenants() == ()
 
     async def test_a_row_of_an_unknown_tenant_is_refused(self, tmp_path: Path) -> None:
-        voice = VoiceRow("v1", "nobody", "nova", "", None, "", (), "[]", utc(NOW_S))
+        version = NewVersion("v1", consent="", clips=())
         async with opened(tmp_path) as store:
             with pytest.raises(sqlite3.IntegrityError):
-                await store.put_voice(voice)
+                await store.create_voice("nobody", "v1", traits=VoiceTraits("nova"), version=version, max_voices=1)
 
     async def test_our_own_mistakes_are_not_blamed_on_the_disk(self, tmp_path: Path) -> None:
         file = await database.Database.open(tmp_path / "store.db", migrations=MIGRATIONS)
+        insert = "insert into tenants (id, name, attested_consent, created_at) values ('t1', 'acme', 2, 'then')"
         with pytest.raises(sqlite3.IntegrityError):
-            await file.write(lambda tx: tx.execute("insert into tenants values ('t1', 'acme', 2, 'then')"))
+            await file.write(lambda tx: tx.execute(insert))
         await file.close()
 
     async def test_a_failed_open_leaves_no_thread(self, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Real files through real child processes: the clip, the refusal, and what /proc says of the child."""
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -99,7 +100,10 @@ class TestAFile:
     @pytest.mark.parametrize(("muxer", "codec"), [("mp4", "aac"), ("webm", "libopus"), ("mp3", "libmp3lame")])
     async def test_with_pictures_gives_its_sound(self, reader: ReferenceReader, muxer: str, codec: str) -> None:
         picture = {"mp4": "mpeg4", "webm": "libvpx", "mp3": "png"}[muxer]
-        expect_the_speech(await self.clip(reader, clips.muxed(STEREO_48K, muxer, codec, picture=picture)))
+        file = clips.muxed(STEREO_48K, muxer, codec, picture=picture)
+        expect_the_speech(await self.clip(reader, file))
+        kinds = {"mp4": "video/mp4", "webm": "video/webm", "mp3": "audio/mpeg"}
+        assert (await reader.read(file)).content_type == kinds[muxer]
 
     async def test_at_a_telephones_rate_is_read_and_its_bandwidth_told(self, reader: ReferenceReader) -> None:
         hiss = clips.noise(5 * 8000, level_dbfs=-30) * (clips.speech(5, rate_hz=8000, noise_dbfs=-120) != 0)
@@ -247,7 +251,7 @@ async def test_a_playlist_is_not_followed(own_reader: ReferenceReader) -> None:
         playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n" + url + b"\n#EXT-X-ENDLIST\n"
         with pytest.raises(ReferenceNotAudio):
             await own_reader.read(playlist)
-        assert decode_child._looked_into(playlist)[0] == "not_audio"  # where sockets can be opened
+        assert decode_child._looked_into(playlist)[0]["verdict"] == "not_audio"  # where sockets can be opened
         with pytest.raises(BlockingIOError):
             listener.accept()
 
@@ -324,6 +328,10 @@ sys.stdin.read()
 """
 
 
+def header(**changed: object) -> bytes:
+    return json.dumps({"verdict": "audio", "clipped_ratio": 0.0, "content_type": "audio/wav"} | changed).encode()
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -334,11 +342,13 @@ sys.stdin.read()
         answering(b"x" * 100_000),
         answering(b"[" * 200),
         answering(b"\xff"),
-        answering(b'{"verdict": "good", "clipped_ratio": 0.0}'),
-        answering(b'{"verdict": "audio", "clipped_ratio": NaN}'),
-        answering(b'{"verdict": "audio", "clipped_ratio": 0.0}', b"123"),
-        answering(b'{"verdict": "audio", "clipped_ratio": 0.0}', np.full(9, np.nan, np.float32).tobytes()),
-        answering(b'{"verdict": "audio", "clipped_ratio": 0.0}', np.full(9, 2.0, np.float32).tobytes()),
+        answering(header(verdict="good")),
+        answering(header(clipped_ratio=np.nan)),
+        answering(header(content_type="text/html")),
+        answering(b'{"verdict": "audio", "clipped_ratio": 0.0}'),
+        answering(header(), b"123"),
+        answering(header(), np.full(9, np.nan, np.float32).tobytes()),
+        answering(header(), np.full(9, 2.0, np.float32).tobytes()),
     ],
 )
 async def test_an_answer_that_is_nonsense_is_not_believed(program: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,12 +125,6 @@ async def client_of(server: SupabaseServer, key: str, *, bearer: str = "", read_
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with Postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def migrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("migrations")
     for name, text in {"1_tables": TABLES, "2_functions": FUNCTIONS, "3_policies": POLICIES}.items():

@@ -17,14 +17,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from tts_core import cli_tenants
 from tts_core.audio.encode import seal
 from tts_core.errors import InvalidInput, TTSError
 from tts_core.jobs import JsonObject, json_schema
 from tts_core.service import Service
-from tts_core.store import Scope, Store
+from tts_core.store import Store
 
 Handler = Callable[[JsonObject], AsyncGenerator[JsonObject]]
-TENANT_SCOPES: tuple[Scope, ...] = ("synthesize", "voices", "usage")
 
 
 def main(
@@ -64,25 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the audio")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("schema", help="print the JSON Schema of a job's input")
-    tenants = commands.add_parser("tenants", help="make and list tenants").add_subparsers(dest="what", required=True)
-    tenants.add_parser("create", help="make a tenant and print its key, once").add_argument("name")
-    tenants.add_parser("list", help="one tenant a line")
+    cli_tenants.add_parser(commands)
     return parser
 
 
 async def _tenants(service: Service, args: argparse.Namespace) -> int:
     try:
-        if args.what == "create":
-            if not (args.name.strip() and args.name.isprintable() and len(args.name) <= 200):
-                raise InvalidInput("the name must be 1 to 200 printable characters")
-            made = await service.store.create_tenant(args.name, scopes=TENANT_SCOPES)
-            _note("the key is shown this once; the store keeps only its hash")
-            _say(json.dumps({"tenant_id": made.tenant.id, "name": made.tenant.name, "tenant_key": made.secret}))
-        else:
-            for tenant in await service.store.list_tenants():
-                _say(f"{tenant.id}  {tenant.created_at}  {tenant.name}")
+        lines = await args.tenants(service.store, args)
     finally:
         await service.close()
+    if any("tenant_key" in line for line in lines):
+        _note("the key is shown this once; the store keeps only its hash")
+    for line in lines:
+        _say(json.dumps(line))
     return 0
 
 

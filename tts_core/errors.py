@@ -5,6 +5,11 @@ TTSError                    internal
 ├── NotSupported            not_supported
 ├── Unauthorized            unauthorized
 ├── Forbidden               forbidden
+├── TenantNotFound          tenant_not_found
+├── KeyNotFound             key_not_found
+├── RateLimited             rate_limited
+├── QuotaExceeded           quota_exceeded
+├── LimitReached            limit_reached
 ├── IdempotencyConflict     idempotency_conflict
 ├── RequestRunning          request_running
 ├── TextError
@@ -13,6 +18,10 @@ TTSError                    internal
 │   ├── TextUnspeakable     text_unspeakable
 │   └── LanguageUnsupported language_unsupported
 ├── VoiceNotFound           voice_not_found
+├── UserNotFound            user_not_found
+├── PersonaNotFound         persona_not_found
+├── MessageNotFound         message_not_found
+├── JobNotFound             job_not_found
 ├── ConsentRequired         consent_required
 ├── ReferenceRefused
 │   ├── ReferenceBlocked    reference_blocked
@@ -47,10 +56,15 @@ class TTSError(Exception):
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
 
+    def __init__(self, message: str = "", **details: str | float | None) -> None:
+        """details: further fields of the error's JSON, of the codes that have some"""
+        super().__init__(message)
+        self.details = details
+
     def to_wire(self, request_id: str) -> str:
         """JSON text: RunPod's streaming path turns a dict error into its Python repr."""
         body = {"code": self.code, "message": str(self), "retryable": self.retryable, "request_id": request_id}
-        return json.dumps(body)
+        return json.dumps(body | self.details)
 
 
 class InvalidInput(TTSError):
@@ -75,6 +89,37 @@ class Forbidden(TTSError):
     """The key is valid but may not do this."""
 
     code = "forbidden"
+
+
+class TenantNotFound(TTSError):
+    """No tenant with this id, or none that this key may look after."""
+
+    code = "tenant_not_found"
+
+
+class KeyNotFound(TTSError):
+    """The tenant has no key with this prefix, or it is no longer valid."""
+
+    code = "key_not_found"
+
+
+class RateLimited(TTSError):
+    """The tenant made as many requests as it may for now; `retry_after_s` says when one more is accepted."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class QuotaExceeded(TTSError):
+    """The tenant's audio minutes do not suffice; `left_s` says what is left until the period ends, at `resets_at`."""
+
+    code = "quota_exceeded"
+
+
+class LimitReached(TTSError):
+    """The tenant has as many of these as it may have; the message names the limit."""
+
+    code = "limit_reached"
 
 
 class IdempotencyConflict(TTSError):
@@ -119,9 +164,33 @@ class LanguageUnsupported(TextError):
 
 
 class VoiceNotFound(TTSError):
-    """No voice with this id belongs to the tenant or to the engine."""
+    """No voice with this id belongs to the tenant or the engine, or is shared with the tenant."""
 
     code = "voice_not_found"
+
+
+class UserNotFound(TTSError):
+    """The tenant has no user with this id."""
+
+    code = "user_not_found"
+
+
+class PersonaNotFound(TTSError):
+    """The tenant has no persona with this id."""
+
+    code = "persona_not_found"
+
+
+class MessageNotFound(TTSError):
+    """The persona has no message with this id."""
+
+    code = "message_not_found"
+
+
+class JobNotFound(TTSError):
+    """No kept job with this id belongs to the tenant."""
+
+    code = "job_not_found"
 
 
 class ConsentRequired(TTSError):

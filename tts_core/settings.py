@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from tts_core.errors import StartupError
 
@@ -12,8 +12,14 @@ FOREIGN_NAMES = {
     "RUNPOD_WEBHOOK_GET_JOB": "runpod_job_url",
     "COQUI_TOS_AGREED": "coqui_tos_agreed",
     "AUDIO_STORAGE_DIR": "data_dir",
+    "SUPABASE_URL": "supabase_url",
+    "SUPABASE_SERVICE_ROLE_KEY": "supabase_service_role_key",
+    "SUPABASE_SCHEMA": "supabase_schema",
 }
-"""Variables that RunPod, coqui-tts or the systems we replace have named."""
+"""Variables that RunPod, coqui-tts, Supabase or the systems we replace have named."""
+
+FOREIGN_ONLY = frozenset(FOREIGN_NAMES.values()) - {"data_dir"}
+"""Their names are not ours to double: there is no XTTS_SUPABASE_URL."""
 
 
 class Settings(BaseModel):
@@ -32,11 +38,26 @@ class Settings(BaseModel):
     precision: Literal["auto", "fast", "fp32", "bf16", "int8"] = "auto"
     """`auto`: bf16 on CUDA, fp32 on a CPU. On CPUs that have it, bf16 and int8 are faster and less exact."""
 
-    store: Literal["auto", "local"] = "auto"
-    """`auto` is refused on RunPod: there the local store dies with the worker, so it must be asked for."""
+    store: Literal["auto", "local", "supabase"] = "auto"
+    """`auto`: Supabase where it is configured; else local, but not on RunPod: there it dies with the worker."""
 
     data_dir: Path = Path("data")
     """Folder of the local store (AUDIO_STORAGE_DIR does the same)."""
+
+    bootstrap_key_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of a key that is the operator's: the first one, before any tenant is made. No table ever holds it."""
+
+    cache_memory_bytes: int = Field(default=64_000_000, ge=0)
+    """Of cached speech a worker holds in memory."""
+
+    cache_folder_bytes: int = Field(default=1_000_000_000, ge=0)
+    """Of cached speech a worker keeps in `data_dir`/cache, above what the store keeps."""
+
+    cache_max_age_days: float | None = Field(default=None, gt=0)
+    """Cached speech older than this is spoken anew. None: none is."""
+
+    price_per_audio_hour: float | None = Field(default=None, ge=0)
+    """What an hour of speech costs you to make, in your currency: `cache.stats` tells what was saved."""
 
     concurrency: int = Field(default=8, ge=1, le=64)
     """Jobs one worker takes at once."""
@@ -46,8 +67,19 @@ class Settings(BaseModel):
     max_reference_bytes: int = Field(default=20_000_000, ge=1_000, le=100_000_000)
     """Of one reference clip."""
 
+    max_voices_per_tenant: int = Field(default=1000, ge=1, le=1_000_000)
+
     fetch_timeout_s: float = Field(default=20.0, gt=0, le=300)
     """Whole time a reference URL may take, redirects and body included."""
+
+    supabase_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+/?$")
+    """Of the project: https://<ref>.supabase.co"""
+
+    supabase_service_role_key: SecretStr | None = None
+    """A secret key (sb_secret_...), or the legacy service_role JWT."""
+
+    supabase_schema: str = Field(default="public", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """The exposed schema that has our tables."""
 
     runpod_job_url: str | None = None
     """Set by RunPod on queue endpoints; its presence is what makes this a worker."""
@@ -64,8 +96,7 @@ class Settings(BaseModel):
         """raises StartupError that names each wrong variable, never its value"""
         ours = {k.removeprefix("XTTS_").lower(): v for k, v in env.items() if k.startswith("XTTS_") and v}
         foreign = {field: env[name] for name, field in FOREIGN_NAMES.items() if env.get(name)}
-        # Their names are RunPod's and coqui's: a second one of ours would be a second way to set them.
-        ours = {f"xtts_{k}" if k in ("runpod_job_url", "coqui_tos_agreed") else k: v for k, v in ours.items()}
+        ours = {f"xtts_{k}" if k in FOREIGN_ONLY else k: v for k, v in ours.items()}
         try:
             return cls.model_validate(foreign | ours)
         except ValidationError as exc:

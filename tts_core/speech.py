@@ -1,9 +1,12 @@
 """The port behind which an engine speaks. `handler.main` chooses who stands behind it."""
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from tts_core.types import Audience, AudioChunk, BuiltinVoice, Language, Manner, ReferenceClip, Speaker, Utterance
+
+Speak: TypeAlias = Callable[[Utterance, Manner, Audience], AsyncGenerator[AudioChunk]]
+"""Speaks one utterance: an engine's `speak`, or what stands in for it."""
 
 
 class SpeechEngine(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_core.speech import SpeechEngine
+from tts_core.speech import Speak, SpeechEngine
 from tts_core.types import Audience, AudioChunk, FloatArray, Manner, Quality, Utterance, WordTiming
 
 WINDOW_UTTERANCES = 4
@@ -50,17 +50,25 @@ class Synthesizer:
         self.engine = engine
 
     async def speak(
-        self, plan: Sequence[Utterance], manner: Manner, *, tenant: str = "", streamed: bool = False
+        self,
+        plan: Sequence[Utterance],
+        manner: Manner,
+        *,
+        tenant: str = "",
+        streamed: bool = False,
+        source: Speak | None = None,
     ) -> AsyncGenerator[Spoken]:
         """The plan as one stream, `pause_s` of silence behind each utterance.
 
         tenant    whose turn the engine's work is
         streamed  somebody listens along: the engine is told when each utterance would be missed
+        source    whom to ask for each utterance instead of the engine
 
         Closing the generator stops all work in the engine. An exception of the engine is raised here, at the
         place in the stream where its utterance would have been.
         """
-        window = _Window(self.engine, manner, _Schedule(tenant, manner.speed, streamed=streamed))
+        schedule = _Schedule(tenant, manner.speed, streamed=streamed)
+        window = _Window(source or self.engine.speak, manner, schedule, rate_hz=self.engine.sample_rate_hz)
         waiting = iter(plan)
         clock = _Clock(self.engine.sample_rate_hz)
         try:
@@ -120,8 +128,9 @@ class _Track:
 class _Window:
     """The utterances in the engine, the one being read first."""
 
-    def __init__(self, engine: SpeechEngine, manner: Manner, schedule: _Schedule) -> None:
-        self._engine = engine
+    def __init__(self, source: Speak, manner: Manner, schedule: _Schedule, *, rate_hz: int) -> None:
+        self._source = source
+        self._max_unread = MAX_UNREAD_S * rate_hz
         self._manner = manner
         self._schedule = schedule
         self._tracks: deque[_Track] = deque()
@@ -154,7 +163,7 @@ class _Window:
         await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _run(self, track: _Track, utterance: Utterance, audience: Audience) -> None:
-        stream = self._engine.speak(utterance, self._manner, audience)
+        stream = self._source(utterance, self._manner, audience)
         try:
             async with aclosing(stream):
                 async for chunk in stream:
@@ -167,7 +176,7 @@ class _Window:
     async def _wait_for_room(self, track: _Track) -> None:
         # The track being read may always add a chunk when its reader has none: otherwise later utterances
         # could fill the bound and wait for it for ever.
-        while self._unread_samples > MAX_UNREAD_S * self._engine.sample_rate_hz:
+        while self._unread_samples > self._max_unread:
             if track is self._tracks[0] and track.chunks.empty():
                 return
             await self._room.wait()

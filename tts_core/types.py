@@ -146,11 +146,16 @@ class ClipReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceClip:
-    """A checked voice reference: samples [n] float32 mono at `sample_rate_hz`."""
+    """A checked voice reference.
+
+    samples       [n] float32 mono at `sample_rate_hz`
+    content_type  of the file it came in: `audio/...`, or `video/...` if it was the sound track of a video
+    """
 
     samples: FloatArray
     sample_rate_hz: int
     report: ClipReport
+    content_type: str = "audio/wav"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ Clock = Callable[[], float]
 class LocalArea:
     """Base of the areas, which `LocalStore` joins: they share one of each of these."""
 
-    def __init__(self, folder: Path, *, database: Database, clock: Clock) -> None:
+    def __init__(self, folder: Path, *, database: Database, clock: Clock, operator_key: bytes | None) -> None:
         self._folder = folder
         self._database = database
         self._objects = ObjectFolder(folder / "objects")
         self._clock = clock
+        self._operator_key = operator_key

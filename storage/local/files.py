@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -10,9 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from storage.local.database import translated
-
-_SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
-_PATH = re.compile(rf"(audio|voices|tts-cache)/{_SEGMENT}/{_SEGMENT}")
+from storage.paths import BUCKETS, checked, checked_tenant
 
 
 class ObjectFolder:
@@ -51,10 +48,18 @@ class ObjectFolder:
         with translated():
             file.unlink(missing_ok=True)
 
+    def delete_all(self, tenant_id: str) -> int:
+        """Every object of a tenant; how many there were. What a killed process left unfinished goes too."""
+        checked_tenant(tenant_id)
+        folders = [folder for bucket in BUCKETS if (folder := self._root / bucket / tenant_id).is_dir()]
+        with translated():
+            names = [file.name for folder in folders for file in folder.rglob("*") if file.is_file()]
+            for folder in folders:
+                shutil.rmtree(folder)
+        return sum(not name.startswith(".") for name in names)
+
     def _file(self, path: str) -> Path:
-        if _PATH.fullmatch(path) is None:
-            raise ValueError(f"not a path of an object (bucket/tenant_id/name): {path!r}")
-        return self._root / path
+        return self._root / checked(path)
 
 
 def make_private_folder(folder: Path) -> None:

@@ -7,17 +7,18 @@ An attempt is one (request_id, fence). What always holds, since `_start` and `_c
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 from uuid import uuid4
 
 from storage.local.area import LocalArea
 from storage.local.database import Connection, Row
+from storage.local.limits import charge, hold, take_request
 from storage.local.schema import Migration, utc
 from storage.local.tenants import authenticate
 from storage.local.usage import record_usage
 from tts_core.errors import IdempotencyConflict, RequestRunning
-from tts_core.store import Outcome, Reservation, Reserved
+from tts_core.store import Outcome, Reservation, Reserved, Tenant
 
 MAX_REAPED = 20
 """Expired attempts, whoever's they are, that one `reserve` settles besides its own."""
@@ -83,6 +84,11 @@ MIGRATIONS: tuple[Migration, ...] = (
             "create index usage_logs_of_tenant on usage_logs (tenant_id, id)",
         ),
     ),
+    (
+        "0010_holder",
+        # Null: asked for by a call that nobody can repeat.
+        ("alter table requests add column holder text",),
+    ),
 )
 
 
@@ -90,7 +96,9 @@ class LocalRequests(LocalArea):
     """`tts_core.store.Requests`"""
 
     async def reserve(self, reservation: Reservation) -> Reserved:
-        return await self._database.write(lambda tx: reserve(tx, reservation, now_s=self._clock()))
+        return await self._database.write(
+            lambda tx: reserve(tx, reservation, operator_key=self._operator_key, now_s=self._clock())
+        )
 
     async def renew(self, reserved: Reserved, *, lease_s: float) -> bool:
         return await self._database.write(lambda tx: renew(tx, reserved, lease_s=lease_s, now_s=self._clock()))
@@ -99,22 +107,33 @@ class LocalRequests(LocalArea):
         return await self._database.write(lambda tx: settle(tx, reserved, outcome, now_s=self._clock()))
 
 
-def reserve(tx: Connection, asked: Reservation, *, now_s: float) -> Reserved:
-    tenant = authenticate(tx, asked.tenant_key, scope=asked.scope, now_s=now_s)
+def reserve(tx: Connection, asked: Reservation, *, operator_key: bytes | None, now_s: float) -> Reserved:
+    tenant = authenticate(tx, asked.tenant_key, scope=asked.scope, operator_key=operator_key, now_s=now_s)
+    reserved = _reserve(tx, tenant, asked=asked, now_s=now_s)
     _reap(tx, now_s=now_s)
+    return reserved
+
+
+def _reserve(tx: Connection, tenant: Tenant, *, asked: Reservation, now_s: float) -> Reserved:
     row = tx.execute(
         "select * from requests where tenant_id = ? and identity = ?", (tenant.id, asked.identity)
     ).fetchone()
     if row is None:
+        take_request(tx, tenant, now_s=now_s)
         return _start(tx, Reserved(tenant, request_id=uuid4().hex, fence=1), asked=asked, now_s=now_s)
     if row["fingerprint"] != asked.fingerprint:
         raise IdempotencyConflict("this idempotency_key or job id was used before with another body; send a new one")
     if row["status"] == "success":
         return Reserved(tenant, row["request_id"], row["fence"], outcome=_outcome(row))
-    if row["status"] == "running" and row["lease_expires_at"] > utc(now_s):
+    is_holder = asked.holder is not None and row["holder"] == asked.holder
+    if row["status"] == "running" and is_holder:
+        return _given_again(tx, Reserved(tenant, row["request_id"], row["fence"]), asked=asked, now_s=now_s)
+    if is_holder or (row["status"] == "running" and row["lease_expires_at"] > utc(now_s)):
         raise RequestRunning(f"request {row['request_id']!r} is being worked on; ask again later")
     if row["status"] == "running":
         _close(tx, row, ended=_ABANDONED, now_s=now_s)
+    elif row["status"] != "abandoned":
+        take_request(tx, tenant, now_s=now_s)
     return _start(tx, Reserved(tenant, row["request_id"], row["fence"] + 1), asked=asked, now_s=now_s)
 
 
@@ -131,19 +150,29 @@ def renew(tx: Connection, reserved: Reserved, *, lease_s: float, now_s: float) -
 
 
 def settle(tx: Connection, reserved: Reserved, outcome: Outcome, *, now_s: float) -> bool:
-    return _close(tx, _attempt(reserved), ended=asdict(outcome), now_s=now_s)
+    if _close(tx, _attempt(reserved), ended=asdict(outcome), now_s=now_s):
+        return True
+    ended_so = """
+        select 1 from usage_logs
+        where tenant_id = :tenant_id and request_id = :request_id and fence = :fence and status = :status
+    """
+    return tx.execute(ended_so, {**_attempt(reserved), "status": outcome.status}).fetchone() is not None
 
 
 def _start(tx: Connection, attempt: Reserved, *, asked: Reservation, now_s: float) -> Reserved:
-    """Write the row of a new attempt: it keeps when the request was first made, and no trace of how the last ended."""
+    """Write the row of a new attempt: it keeps when the request was first made, and no trace of how the last ended.
+
+    raises  QuotaExceeded
+    """
+    attempt = replace(attempt, left_s=hold(tx, attempt.tenant, asked.estimate_s, now_s=now_s))
     tx.execute(
         """
         insert or replace into requests (
-            request_id, tenant_id, identity, fingerprint, action, input_chars, streaming, voice_id,
-            status, fence, lease_expires_at, created_at
+            request_id, tenant_id, identity, fingerprint, holder, action, input_chars, held_s, streaming,
+            voice_id, status, fence, lease_expires_at, created_at
         ) values (
-            :request_id, :tenant_id, :identity, :fingerprint, :action, :input_chars, :streaming, :voice_id,
-            'running', :fence, :lease_expires_at,
+            :request_id, :tenant_id, :identity, :fingerprint, :holder, :action, :input_chars, :held_s, :streaming,
+            :voice_id, 'running', :fence, :lease_expires_at,
             coalesce((select created_at from requests where request_id = :request_id), :now)
         )
         """,
@@ -151,8 +180,10 @@ def _start(tx: Connection, attempt: Reserved, *, asked: Reservation, now_s: floa
             **_attempt(attempt),
             "identity": asked.identity,
             "fingerprint": asked.fingerprint,
+            "holder": asked.holder,
             "action": asked.action,
             "input_chars": asked.input_chars,
+            "held_s": asked.estimate_s,
             "streaming": asked.streaming,
             "voice_id": asked.voice_id,
             "lease_expires_at": utc(now_s + asked.lease_s),
@@ -162,15 +193,26 @@ def _start(tx: Connection, attempt: Reserved, *, asked: Reservation, now_s: floa
     return attempt
 
 
+def _given_again(tx: Connection, attempt: Reserved, *, asked: Reservation, now_s: float) -> Reserved:
+    """The attempt of a caller who did not get the answer, its lease running from now."""
+    renew(tx, attempt, lease_s=asked.lease_s, now_s=now_s)
+    left_s = hold(tx, attempt.tenant, 0.0, now_s=now_s)
+    return replace(attempt, left_s=None if left_s is None else left_s + asked.estimate_s)
+
+
 def _close(tx: Connection, attempt: Mapping[str, Any] | Row, *, ended: Mapping[str, Any], now_s: float) -> bool:
-    """End an attempt and write its usage row; False, and nothing is written, if it does not run any more."""
+    """End an attempt and write its usage row; False, and nothing is written, if it had ended before.
+
+    One that was given up as abandoned, and that no other has followed, may still say how it ended.
+    """
     closed = tx.execute(
         """
         update requests set
             status = :status, settled_at = :now, latency_ms = :latency_ms, audio_seconds = :audio_seconds,
             audio_bytes = :audio_bytes, spoken_voice_id = :voice_id, error = :error, cached = :cached,
-            result = :result, audio_path = :audio_path, metadata = :metadata
-        where tenant_id = :tenant_id and request_id = :request_id and fence = :fence and status = 'running'
+            result = :result, audio_path = :audio_path, metadata = :metadata, user_id = :user_id
+        where tenant_id = :tenant_id and request_id = :request_id and fence = :fence
+            and (status = 'running' or (status = 'abandoned' and :status <> 'abandoned'))
         """,
         {
             **ended,
@@ -183,6 +225,8 @@ def _close(tx: Connection, attempt: Mapping[str, Any] | Row, *, ended: Mapping[s
     if closed.rowcount == 0:
         return False
     record_usage(tx, attempt["request_id"])
+    if ended["audio_seconds"] and not ended["cached"]:
+        charge(tx, attempt["tenant_id"], ended["audio_seconds"], now_s=now_s)
     return True
 
 

@@ -3,7 +3,8 @@
 Parsing hostile files is what FFmpeg's security bulletins are about, so it is done where nothing is to be had: no
 environment, no file or socket to open, no process to start, another user where we are root. Speaks frames on stdin and
 stdout, each an 8-byte little-endian length and that many bytes. A job is one frame, the file. The answer to it is two:
-JSON {"verdict": "audio" | "not_audio" | "too_long", "clipped_ratio": float}, and float32 samples, mono at 22,050 Hz.
+JSON {"verdict": "audio" | "not_audio" | "too_long", "clipped_ratio": float, "content_type": str}, and float32 samples,
+mono at 22,050 Hz.
 Ends at the end of its input, that is with its parent.
 """
 
@@ -22,6 +23,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 import numpy.typing as npt
+from av.stream import Disposition
 
 SAMPLE_RATE_HZ = 22_050
 """What XTTS takes its conditioning from; more would be thrown away."""
@@ -53,6 +55,23 @@ DECODERS = (
 OPTIONS = {"format_whitelist": DEMUXERS, "codec_whitelist": DECODERS, "protocol_whitelist": ""}
 """Without these an uploaded SDP or playlist makes FFmpeg open connections."""
 
+SUBTYPES = {
+    "wav": "wav",
+    "w64": "x-w64",
+    "aiff": "aiff",
+    "caf": "x-caf",
+    "mp3": "mpeg",
+    "ogg": "ogg",
+    "flac": "flac",
+    "mov": "mp4",
+    "matroska": "webm",
+    "aac": "aac",
+}
+"""Of the content type, by demuxer: Matroska plays where webm does, QuickTime where mp4 does."""
+
+CONTENT_TYPES = frozenset(f"{kind}/{subtype}" for kind in ("audio", "video") for subtype in SUBTYPES.values())
+NO_TYPE = ""
+
 Samples = npt.NDArray[np.float32]
 
 
@@ -66,10 +85,9 @@ def main() -> None:
     _lock_in()
     for file in _frames(sys.stdin.buffer):
         signal.alarm(JOB_LIMIT_S)
-        verdict, clipped_ratio, samples = _looked_into(file)
+        header, samples = _looked_into(file)
         signal.alarm(0)
-        header = json.dumps({"verdict": verdict, "clipped_ratio": clipped_ratio}).encode()
-        for frame in (header, samples.tobytes()):
+        for frame in (json.dumps(header).encode(), samples.tobytes()):
             sink.write(struct.pack("<Q", len(frame)) + frame)
         sink.flush()
 
@@ -80,8 +98,8 @@ def _warm_up() -> None:
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(1600))
-    verdict, _, _ = _looked_into(file.getvalue())
-    assert verdict == "audio"
+    header, _ = _looked_into(file.getvalue())
+    assert header["verdict"] == "audio"
 
 
 def _lock_in() -> None:
@@ -101,24 +119,31 @@ def _frames(source: BinaryIO) -> Iterator[bytes]:
         yield source.read(length)
 
 
-def _looked_into(file: bytes) -> tuple[str, float, Samples]:
-    nothing = np.zeros(0, np.float32)
+def _looked_into(file: bytes) -> tuple[dict[str, str | float], Samples]:
+    """What is told of a file, and its sound: none unless the verdict is "audio"."""
     meter = ClipMeter()
     try:
-        samples = _decoded(file, meter)
+        content_type, samples = _decoded(file, meter)
     except TooLong:
-        return "too_long", 0.0, nothing
+        return _refusal("too_long")
     except Exception:  # noqa: BLE001  root of the process: hostile files raise FFmpeg's errors and half of Python's
-        return "not_audio", 0.0, nothing
-    return ("audio" if len(samples) else "not_audio"), meter.ratio, samples
+        return _refusal("not_audio")
+    if not len(samples):
+        return _refusal("not_audio")
+    return {"verdict": "audio", "clipped_ratio": meter.ratio, "content_type": content_type}, samples
 
 
-def _decoded(file: bytes, meter: "ClipMeter") -> Samples:
-    """[n] mono at SAMPLE_RATE_HZ, -1..1; raises ValueError if a sample is no number"""
+def _refusal(verdict: str) -> tuple[dict[str, str | float], Samples]:
+    return {"verdict": verdict, "clipped_ratio": 0.0, "content_type": NO_TYPE}, np.zeros(0, np.float32)
+
+
+def _decoded(file: bytes, meter: "ClipMeter") -> tuple[str, Samples]:
+    """Content type, and [n] mono at SAMPLE_RATE_HZ, -1..1; raises ValueError if a sample is no number"""
     to_planes = av.AudioResampler(format="fltp")
     to_rate = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
     frames: list[av.AudioFrame] = []
     with av.open(io.BytesIO(file), "r", options=OPTIONS) as container:
+        content_type = _content_type(container)
         for frame in _sound(container):
             (planar,) = to_planes.resample(frame)
             planes = np.asarray(planar.to_ndarray(), np.float32)
@@ -128,7 +153,14 @@ def _decoded(file: bytes, meter: "ClipMeter") -> Samples:
     samples = np.concatenate([np.zeros(0, np.float32), *(frame.to_ndarray()[0] for frame in frames)])
     if not np.isfinite(samples).all():
         raise ValueError("samples are not finite")
-    return np.asarray(samples.clip(-1, 1), np.float32)
+    return content_type, np.asarray(samples.clip(-1, 1), np.float32)
+
+
+def _content_type(container: av.container.InputContainer) -> str:
+    """`video/...` where there are moving pictures: the cover of a song is a video stream, too."""
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    subtype = SUBTYPES[container.format.name.split(",")[0]]
+    return f"{'video' if moving else 'audio'}/{subtype}"
 
 
 def _mono(planes: Samples, *, like: av.AudioFrame) -> av.AudioFrame:

@@ -51,6 +51,9 @@ CODECS: dict[AudioFormat, _Codec] = {
 MUXER_OPTIONS = {"fflags": "bitexact"}
 """So that the same samples are the same file: Ogg would draw a serial number."""
 
+REVISION = "1"
+"""Of what is done to samples on their way into a file; cached takes of another revision are not told any more."""
+
 WAV_HEADER_BYTES = 44
 UNKNOWN_SIZE = 0xFFFFFFFF
 """What players take to mean "until the end of the stream"."""

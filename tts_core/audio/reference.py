@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import IO, TypeVar
 
 import numpy as np
 
 from tts_core.audio import decode_child
-from tts_core.audio.decode_child import MAX_S, SAMPLE_RATE_HZ
+from tts_core.audio.decode_child import CONTENT_TYPES, MAX_S, NO_TYPE, SAMPLE_RATE_HZ
 from tts_core.audio.measure import check, measure
 from tts_core.errors import ReferenceNotAudio, ReferenceTooLarge, ReferenceTooLong, StartupError
 from tts_core.types import FloatArray, ReferenceClip
@@ -119,6 +120,16 @@ class _ChildFailed(Exception):
     """The child died, answered nonsense, or did not answer in time; the message says which."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answer:
+    """As `decode_child` tells it."""
+
+    verdict: str
+    clipped_ratio: float
+    content_type: str
+    samples: FloatArray
+
+
 class _Child:
     """One decoding process. `ask` is for one thread at a time; `end` may be called from another meanwhile.
 
@@ -139,8 +150,8 @@ class _Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, data: bytes) -> tuple[str, float, FloatArray]:
-        """Verdict, clipped ratio and samples, all as `decode_child` tells them; raises _ChildFailed"""
+    def ask(self, data: bytes) -> _Answer:
+        """raises _ChildFailed"""
         assert self._process.stdin
         assert self._process.stdout
         try:
@@ -172,23 +183,27 @@ def _frame(pipe: IO[bytes], max_bytes: int) -> bytes:
     return frame
 
 
-def _parsed(header: bytes, samples: bytes) -> tuple[str, float, FloatArray]:
+def _parsed(header: bytes, samples: bytes) -> _Answer:
     """raises ValueError: whoever took the child over may answer anything"""
     match json.loads(header):
-        case {"verdict": "audio" | "not_audio" | "too_long" as verdict, "clipped_ratio": float(clipped_ratio)}:
+        case {
+            "verdict": "audio" | "not_audio" | "too_long" as verdict,
+            "clipped_ratio": float(clipped_ratio),
+            "content_type": str(content_type),
+        } if content_type in CONTENT_TYPES | {NO_TYPE}:
             decoded = np.frombuffer(samples, np.float32).copy()  # writable: torch insists
             if 0 <= clipped_ratio <= 1 and np.abs(decoded).max(initial=0) <= 1:
-                return verdict, clipped_ratio, decoded
+                return _Answer(verdict, clipped_ratio, content_type, decoded)
     raise ValueError("the answer is not one of ours")
 
 
 def _ask_and_judge(child: _Child, data: bytes) -> ReferenceClip:
     """raises _ChildFailed, any ReferenceRefused"""
-    verdict, clipped_ratio, samples = child.ask(data)
-    if verdict == "too_long":
+    answer = child.ask(data)
+    if answer.verdict == "too_long":
         raise ReferenceTooLong(f"the clip is longer than the {MAX_S:g} s accepted")
-    if verdict == "not_audio" or len(samples) == 0:
+    if answer.verdict == "not_audio" or len(answer.samples) == 0:
         raise ReferenceNotAudio("the clip holds no sound that can be decoded: send wav, mp3, ogg, flac, m4a or webm")
-    report = measure(samples, sample_rate_hz=SAMPLE_RATE_HZ, clipped_ratio=clipped_ratio)
+    report = measure(answer.samples, sample_rate_hz=SAMPLE_RATE_HZ, clipped_ratio=answer.clipped_ratio)
     check(report)
-    return ReferenceClip(samples, SAMPLE_RATE_HZ, report)
+    return ReferenceClip(answer.samples, SAMPLE_RATE_HZ, report, content_type=answer.content_type)

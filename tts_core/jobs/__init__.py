@@ -15,23 +15,83 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from tts_core.errors import InvalidInput
-from tts_core.jobs import health, synthesize, voices
+from tts_core.jobs import cache, health, kept, messages, personas, retention, synthesize, tenants, usage, users, voices
 from tts_core.jobs.base import JsonObject, Request, WithReference
+from tts_core.jobs.cache import CacheInvalidate, CacheSeed, CacheStats
+from tts_core.jobs.fields import VoiceRef
 from tts_core.jobs.health import Health
+from tts_core.jobs.kept import JobsGet, JobsList
+from tts_core.jobs.messages import MessagesAdd, MessagesDelete, MessagesList
+from tts_core.jobs.personas import PersonasCreate, PersonasDelete, PersonasGet, PersonasList, PersonasUpdate
+from tts_core.jobs.retention import RetentionGet, RetentionSet
 from tts_core.jobs.synthesize import Synthesize
-from tts_core.jobs.voices import VoicesCreate, VoicesDelete, VoicesGet, VoicesList
+from tts_core.jobs.tenants import (
+    TenantsCreate,
+    TenantsCreateKey,
+    TenantsDelete,
+    TenantsDisable,
+    TenantsGet,
+    TenantsList,
+    TenantsRevokeKey,
+    TenantsRotateKey,
+    TenantsUpdate,
+)
+from tts_core.jobs.usage import UsageSummarize
+from tts_core.jobs.users import UsersDelete, UsersGet, UsersList, UsersPut
+from tts_core.jobs.voices import (
+    VoicesCreate,
+    VoicesDelete,
+    VoicesGet,
+    VoicesList,
+    VoicesShare,
+    VoicesUnshare,
+    VoicesUpdate,
+)
 
 __all__ = [
     "ACTIONS",
     "AREAS",
+    "CacheInvalidate",
+    "CacheSeed",
+    "CacheStats",
     "Health",
+    "JobsGet",
+    "JobsList",
     "JsonObject",
+    "MessagesAdd",
+    "MessagesDelete",
+    "MessagesList",
+    "PersonasCreate",
+    "PersonasDelete",
+    "PersonasGet",
+    "PersonasList",
+    "PersonasUpdate",
     "Request",
+    "RetentionGet",
+    "RetentionSet",
     "Synthesize",
+    "TenantsCreate",
+    "TenantsCreateKey",
+    "TenantsDelete",
+    "TenantsDisable",
+    "TenantsGet",
+    "TenantsList",
+    "TenantsRevokeKey",
+    "TenantsRotateKey",
+    "TenantsUpdate",
+    "UsageSummarize",
+    "UsersDelete",
+    "UsersGet",
+    "UsersList",
+    "UsersPut",
+    "VoiceRef",
     "VoicesCreate",
     "VoicesDelete",
     "VoicesGet",
     "VoicesList",
+    "VoicesShare",
+    "VoicesUnshare",
+    "VoicesUpdate",
     "WithReference",
     "json_schema",
     "parse",
@@ -40,6 +100,14 @@ __all__ = [
 AREAS: Sequence[Mapping[str, type[Request]]] = (
     synthesize.ACTIONS,
     voices.ACTIONS,
+    users.ACTIONS,
+    usage.ACTIONS,
+    personas.ACTIONS,
+    messages.ACTIONS,
+    cache.ACTIONS,
+    kept.ACTIONS,
+    retention.ACTIONS,
+    tenants.ACTIONS,
     health.ACTIONS,
 )
 ACTIONS: Mapping[str, type[Request]] = {action: kind for area in AREAS for action, kind in area.items()}

@@ -18,10 +18,17 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False)
     scope: ClassVar[Scope | None] = None
+    answer_is_kept: ClassVar[bool] = True
+    """To be told again when the request is repeated; of one that only reads it is not: that one is read again."""
 
     action: str
     tenant_key: str | None = Field(default=None, max_length=500)
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")
+
+    @property
+    def needed_scope(self) -> Scope | None:
+        """What the key must be allowed to do."""
+        return self.scope
 
     @property
     def input_chars(self) -> int:
@@ -43,8 +50,10 @@ class Request(BaseModel):
 
     def fingerprint(self) -> str:
         """sha256 of what is asked for; the same work under another key or identity has the same one."""
-        asked = self.model_dump(mode="json", exclude={"tenant_key", "idempotency_key"})
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._asked(), sort_keys=True).encode()).hexdigest()
+
+    def _asked(self) -> JsonObject:
+        return self.model_dump(mode="json", exclude={"tenant_key", "idempotency_key"})
 
 
 class WithReference(Request):

@@ -1,6 +1,7 @@
 """What an area of the service offers: one action for each kind of request it answers."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tts_core.jobs import JsonObject, Request
@@ -12,3 +13,8 @@ Action = Callable[[Any, Attempt], Awaitable[JsonObject]]
 
 class Area(Protocol):
     def actions(self) -> Mapping[type[Request], Action]: ...
+
+
+def now() -> str:
+    """UTC, ISO 8601, as rows are dated."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

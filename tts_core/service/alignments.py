@@ -7,6 +7,8 @@ from tts_core.jobs import JsonObject
 from tts_core.synthesizer import Spoken
 from tts_core.types import Utterance
 
+_FIELDS = ("type", "start", "end", "start_s", "end_s")
+
 
 class Alignments:
     """Follows a stream and notes times in seconds from its start, places in characters of the caller's text."""
@@ -46,6 +48,17 @@ class Alignments:
         start_s, end_s = (round(time_s, 3) for time_s in times_s)
         text = self._text[start:end]
         return {"type": kind, "text": text, "start": start, "end": end, "start_s": start_s, "end_s": end_s}
+
+
+def shortened(items: Sequence[JsonObject]) -> list[list[str | int | float]]:
+    """Alignments as the cache keeps them: without the texts, which the text itself has."""
+    return [[item[field] for field in _FIELDS] for item in items]
+
+
+def restored(rows: Sequence[Sequence[str | int | float]], text: str) -> list[JsonObject]:
+    """What `shortened` has left out put back."""
+    items: list[JsonObject] = [dict(zip(_FIELDS, row, strict=True)) for row in rows]
+    return [{"type": item["type"], "text": text[item["start"] : item["end"]]} | item for item in items]
 
 
 def _places(text: str, utterance: Utterance) -> list[int | None]:

@@ -6,14 +6,14 @@ measured as the JSON it becomes.
 
 import base64
 import json
+import os
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from tts_core.audio.encode import content_type, seal
-from tts_core.errors import ResultTooLarge
+from tts_core.errors import ResultTooLarge, StoreUnavailable
 from tts_core.jobs import JsonObject, Synthesize
 from tts_core.store import Objects
 from tts_core.types import AudioFormat
@@ -43,14 +43,14 @@ class Recording:
         self.size_bytes = 0
         self._file = tempfile.NamedTemporaryFile(prefix="xtts-")  # noqa: SIM115  closed by `close`
 
-    @property
-    def path(self) -> Path:
-        self._file.flush()
-        return Path(self._file.name)
-
     def write(self, data: bytes) -> None:
         self._file.write(data)
         self.size_bytes += len(data)
+
+    def read(self, start: int) -> bytes:
+        """What was written from `start` on."""
+        self._file.flush()
+        return os.pread(self._file.fileno(), self.size_bytes - start, start)
 
     def seal(self) -> None:
         """Give the finished file the exact sizes that a stream's header cannot have."""
@@ -110,35 +110,74 @@ def refuse_above_inline(size_bytes: int) -> None:
         )
 
 
-async def tell(request: Synthesize, result: JsonObject, audio: bytes, *, chunks: ChunkStream, path: str) -> JsonObject:
+async def tell(
+    request: Synthesize, result: JsonObject, audio: bytes, *, chunks: ChunkStream, kept_at: str | None, path: str
+) -> JsonObject:
     """The result with its audio in the way the request wants it, as one event that RunPod takes.
 
-    chunks  a stream's, already sent; or the parts of a whole file too large for one event
-    path    object path under which the audio is kept
+    chunks   a stream's, already sent; or the parts of a whole file too large for one event
+    kept_at  object path of the audio; None if the store did not take it, which the result says already
+    path     under which what else becomes an object is kept
+    raises   ResultTooLarge; StoreUnavailable if audio that is too large to be sent has no address either
     """
     objects = chunks.objects
-    if not request.streaming and request.output != "url":
-        inlined = result | {"audio_base64": base64.b64encode(audio).decode()}
-        if wire_bytes(inlined) <= MAX_YIELD_BYTES:
+    if not request.streaming and request.output != "url" and (inlined := _in_one_event(result, audio)):
+        return inlined
+    if request.output == "url" or (request.output == "auto" and not request.streaming):
+        result = await _addressed(result, objects, kept_at)
+    if not request.streaming and "audio_url" not in result:
+        if inlined := _in_one_event(result, audio):
             return inlined
-        if request.output == "inline":
-            refuse_above_inline(len(audio))
-            await chunks.send(audio)
+        _refuse_to_send(request, len(audio))
+        await chunks.send(audio)
     if chunks.sent:
         result = {"event": "done", "chunks": chunks.sent} | result
-    if request.output == "url" or not chunks.sent:
-        result = result | await signed(objects, path)
     return await _fitted(result, objects, path=path)
+
+
+def _in_one_event(result: JsonObject, audio: bytes) -> JsonObject | None:
+    if len(audio) > MAX_CHUNK_BYTES:
+        return None
+    inlined = result | {"audio_base64": base64.b64encode(audio).decode()}
+    return inlined if wire_bytes(inlined) <= MAX_YIELD_BYTES else None
+
+
+def _refuse_to_send(request: Synthesize, size_bytes: int) -> None:
+    if request.output == "inline":
+        refuse_above_inline(size_bytes)
+    if size_bytes > MAX_INLINE_BYTES // 4 * 3:
+        raise StoreUnavailable("the store did not take the audio, which is too large to be returned without it")
+
+
+async def _addressed(result: JsonObject, objects: Objects, kept_at: str | None) -> JsonObject:
+    """The result with the address of its audio, or with a warning that there is none."""
+    if kept_at is None:
+        return result
+    try:
+        return result | await signed(objects, kept_at)
+    except (StoreUnavailable, KeyError):
+        return _warned(result, "audio_url_missing", "the store gave no address of the audio")
 
 
 async def _fitted(result: JsonObject, objects: Objects, *, path: str) -> JsonObject:
     """Alignments too large for one event become an object; then a text too large is left out."""
     if result.get("alignments") and wire_bytes(result) > MAX_YIELD_BYTES:
-        data = json.dumps(result["alignments"], ensure_ascii=False).encode()
-        await objects.put_object(f"{path}.json", data, content_type="application/json")
-        address = await objects.object_url(f"{path}.json")
-        result = result | {"alignments": None, "alignments_url": address.url}
+        result = await _alignments_aside(result, objects, f"{path}.json")
     if wire_bytes(result) > MAX_YIELD_BYTES:
-        warning = {"code": "text_omitted", "message": "the text is too large to be repeated in the result"}
-        result = result | {"text": None, "warnings": [*result["warnings"], warning]}
+        result = _warned(result, "text_omitted", "the text is too large to be repeated in the result") | {"text": None}
     return result
+
+
+async def _alignments_aside(result: JsonObject, objects: Objects, path: str) -> JsonObject:
+    data = json.dumps(result["alignments"], ensure_ascii=False).encode()
+    try:
+        await objects.put_object(path, data, content_type="application/json")
+        address = await objects.object_url(path)
+    except StoreUnavailable:
+        message = "the store did not take the alignments, which are too large for the result"
+        return _warned(result, "alignments_omitted", message) | {"alignments": None}
+    return result | {"alignments": None, "alignments_url": address.url}
+
+
+def _warned(result: JsonObject, code: str, message: str) -> JsonObject:
+    return result | {"warnings": [*result["warnings"], {"code": code, "message": message}]}

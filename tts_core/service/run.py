@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tts_core.errors import RequestRunning, TTSError, scrubbed
 from tts_core.jobs import JsonObject
+from tts_core.service.delivery import Emit
 from tts_core.store import Outcome, Reservation, Reserved, Store
 
 log = logging.getLogger(__name__)
@@ -32,12 +33,24 @@ class Attempt:
 
     reserved: Reserved
     started_s: float
+    emit: Emit
     audio_seconds: float = 0.0
     audio_bytes: int = 0
     voice_id: str | None = None
+    user_id: str | None = None
     audio_path: str | None = None
+    cached: bool = False
     metadata: str = "{}"
     chunks_sent: int = 0
+    answer_is_kept: bool = True
+    afterwards: Callable[[], Awaitable[None]] | None = None
+    """What is left to do once the request has succeeded, been settled and told. Raises nothing."""
+
+    @property
+    def quota_left_s(self) -> float | None:
+        """What this request leaves of the tenant's quota; None: unlimited."""
+        left_s = self.reserved.left_s
+        return None if left_s is None else round(left_s - (0 if self.cached else self.audio_seconds), 3)
 
     def outcome(self) -> Outcome:
         """As a failure; `replace` makes it a success."""
@@ -47,7 +60,9 @@ class Attempt:
             audio_seconds=self.audio_seconds,
             audio_bytes=self.audio_bytes,
             voice_id=self.voice_id,
+            user_id=self.user_id,
             audio_path=self.audio_path,
+            cached=self.cached,
             metadata=self.metadata,
         )
 
@@ -71,6 +86,7 @@ class Run:
         self._store = store
         self._reservation = reservation
         self._listeners: list[_Listener] = []
+        self._afterwards: Callable[[], Awaitable[None]] | None = None
         self._changed = asyncio.Event()
         self._performance = asyncio.create_task(self._perform(work))
         self.owner = asyncio.create_task(self._own())
@@ -108,6 +124,8 @@ class Run:
             self._finish([])  # nobody is left to hear anything
             return
         self._finish(self._performance.result())
+        if self._afterwards is not None:
+            await self._afterwards()
 
     async def _perform(self, work: Work) -> list[JsonObject]:
         """The last events of the run. Never raises, save CancelledError, and then it has settled."""
@@ -116,7 +134,9 @@ class Run:
             attempt = await self._begin()
             result = await self._leased(work, attempt)
             if attempt.reserved.outcome is None:
-                await self._settle(attempt, status="success", error=None, result=_kept(result))
+                kept = _kept(result) if attempt.answer_is_kept else None
+                await self._settle(attempt, status="success", error=None, result=kept)
+                self._afterwards = attempt.afterwards
         except asyncio.CancelledError:
             await self._settle_or_log(attempt, status="cancelled", error="cancelled")
             raise
@@ -133,7 +153,7 @@ class Run:
         await uncancelled(lambda: asyncio.wait({reserving}))  # half a reservation could not be settled
         reserved = reserving.result()
         self.request_id = reserved.request_id
-        return Attempt(reserved, started_s, voice_id=self._reservation.voice_id)
+        return Attempt(reserved, started_s, self.emit, voice_id=self._reservation.voice_id)
 
     async def _leased(self, work: Work, attempt: Attempt) -> JsonObject:
         renewing = asyncio.create_task(self._renew(attempt))
@@ -199,5 +219,6 @@ async def uncancelled(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def _kept(result: JsonObject) -> str:
-    """The result as its row keeps it: the audio is an object of the store."""
-    return json.dumps({k: v for k, v in result.items() if k not in ("audio_base64", "audio_url", "expires_at")})
+    """The result as its row keeps it: the audio is an object of the store, and a new key is told once only."""
+    kept = {k: v for k, v in result.items() if k not in ("audio_base64", "audio_url", "expires_at")}
+    return json.dumps(kept | ({"tenant_key": None} if "tenant_key" in kept else {}))

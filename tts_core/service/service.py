@@ -5,18 +5,30 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from uuid import uuid4
 
 from tts_core.audio.reference import ReferenceReader
-from tts_core.errors import IdempotencyConflict, TTSError, Unauthorized
+from tts_core.errors import IdempotencyConflict, ResultExpired, TTSError, Unauthorized
 from tts_core.jobs import Health, JsonObject, Request, Synthesize, parse
 from tts_core.service.actions import Action, Area
+from tts_core.service.answers import Answers
+from tts_core.service.cache import open_cache
+from tts_core.service.cache_actions import CacheActions
+from tts_core.service.estimate import estimate_of
+from tts_core.service.jobs import KeptJobs
+from tts_core.service.messages import Conversations
+from tts_core.service.personas import PersonaLibrary
 from tts_core.service.references import FetchClip, References
+from tts_core.service.retention import Janitor, RetentionActions
 from tts_core.service.run import LEASE_S, Attempt, Run, Work
 from tts_core.service.synthesis import Synthesis
+from tts_core.service.tenants import TenantRegistry
+from tts_core.service.usage import UsageReports
+from tts_core.service.users import UserDirectory
 from tts_core.service.voices import VoiceLibrary
 from tts_core.settings import Settings
 from tts_core.speech import SpeechEngine
-from tts_core.store import Reservation, Store
+from tts_core.store import Outcome, Reservation, Store
 from tts_core.synthesizer import Synthesizer
 
 
@@ -28,16 +40,45 @@ class Service:
         self.store = store
         self._reader = ReferenceReader(max_bytes=settings.max_reference_bytes)
         references = References(engine, store, reader=self._reader, fetch=fetch)
+        personas = PersonaLibrary(engine, store)
+        self._cache = open_cache(store, settings)
+        voices = VoiceLibrary(
+            engine,
+            store,
+            references=references,
+            cache=self._cache,
+            max_voices=settings.max_voices_per_tenant,
+        )
+        answers = Answers(Synthesizer(engine), self._cache)
+        self._synthesis = Synthesis(
+            answers,
+            store,
+            references=references,
+            personas=personas,
+            max_text_chars=settings.max_text_chars,
+        )
         areas: Sequence[Area] = [
-            VoiceLibrary(engine, store, references=references),
+            voices,
+            UserDirectory(store, voices),
+            personas,
+            Conversations(store),
+            UsageReports(store),
+            TenantRegistry(store),
+            KeptJobs(store),
+            RetentionActions(store),
+            CacheActions(
+                self._cache,
+                answers,
+                self._synthesis,
+                store,
+                price_per_audio_hour=settings.price_per_audio_hour,
+            ),
         ]
         self.actions: Mapping[type[Request], Action] = {
             kind: act for area in areas for kind, act in area.actions().items()
         }
-        self._synthesis = Synthesis(
-            Synthesizer(engine), store, references=references, max_text_chars=settings.max_text_chars
-        )
         self._runs: dict[tuple[str, str], Run] = {}
+        self._janitor = Janitor(store, is_idle=lambda: not self._runs)
 
     async def answer(self, body: object, *, job_id: str) -> AsyncGenerator[JsonObject]:
         """Every event of one job, the last of them its result or `{"error": JSON text}`.
@@ -47,7 +88,7 @@ class Service:
         try:
             request = parse(body)
             if isinstance(request, Health):
-                yield self._health()
+                yield await self._health()
                 return
             run = await self._find_or_start(request, job_id)
         except TTSError as exc:
@@ -60,7 +101,9 @@ class Service:
     async def close(self) -> None:
         """Let what is running settle, then stop the engine and free everything."""
         await asyncio.gather(*(run.owner for run in self._runs.values()))
+        await self._janitor.close()
         await self._reader.close()
+        await self._cache.close()
         await self.engine.close()
         await self.store.close()
 
@@ -74,43 +117,59 @@ class Service:
             await asyncio.wait({run.owner})
         if run is None:
             run = self._runs[identity] = Run(self.store, reservation, job_id=job_id, work=self._work(request))
-            run.owner.add_done_callback(lambda _: self._runs.pop(identity))
+            run.owner.add_done_callback(lambda _: self._ended(identity))
         elif run.fingerprint != reservation.fingerprint:
             raise IdempotencyConflict("the same idempotency_key or job id is being worked on with another body")
         return run
 
+    def _ended(self, identity: tuple[str, str]) -> None:
+        del self._runs[identity]
+        self._janitor.wake()
+
     def _work(self, request: Request) -> Work:
         async def work(run: Run, attempt: Attempt) -> JsonObject:
             outcome = attempt.reserved.outcome
+            attempt.answer_is_kept = request.answer_is_kept
             if isinstance(request, Synthesize):
                 if outcome is not None:
-                    return await self._synthesis.repeat(request, run, outcome)
+                    return await self._synthesis.repeat(request, run, attempt)
                 return await self._synthesis.perform(request, run, attempt)
-            if outcome is not None and outcome.result is not None:
-                repeated: JsonObject = json.loads(outcome.result)
-                return repeated
+            if outcome is not None and request.answer_is_kept:
+                return _repeated(outcome)
             answer = await self.actions[type(request)](request, attempt)
             return {"status": "success", "request_id": attempt.reserved.request_id} | answer
 
         return work
 
-    def _health(self) -> JsonObject:
+    async def _health(self) -> JsonObject:
         engine = {"engine": self.engine.name, "engine_revision": self.engine.revision}
-        return {"status": "success", "ready": True, **engine, "running": len(self._runs)}
+        counts = {"running": len(self._runs), "unsettled": await self.store.count_unsettled()}
+        return {"status": "success", "ready": True, **engine, **counts}
+
+
+def _repeated(outcome: Outcome) -> JsonObject:
+    """raises  ResultExpired: done again it might undo what was done since"""
+    if outcome.result is None:
+        raise ResultExpired("the request has succeeded before, but its answer is no longer kept")
+    repeated: JsonObject = json.loads(outcome.result)
+    return repeated
 
 
 def _reservation(request: Request, job_id: str) -> Reservation:
-    assert request.scope is not None
+    scope = request.needed_scope
+    assert scope is not None
     assert request.tenant_key is not None
     return Reservation(
         tenant_key=request.tenant_key,
-        scope=request.scope,
+        scope=scope,
         # Prefixed, so that no idempotency key can be mistaken for another job's id.
         identity=f"key:{request.idempotency_key}" if request.idempotency_key else f"job:{job_id}",
         fingerprint=request.fingerprint(),
         action=request.action,
         input_chars=request.input_chars,
+        estimate_s=estimate_of(request),
         streaming=request.is_streamed,
         voice_id=request.named_voice_id,
         lease_s=LEASE_S,
+        holder=uuid4().hex,
     )

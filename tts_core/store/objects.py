@@ -14,7 +14,7 @@ class SignedUrl:
 
 
 class Objects(Protocol):
-    """Paths are `bucket/tenant_id/name`; anything else is refused with ValueError."""
+    """Paths are `bucket/tenant_id/name`, with up to four folders in the name; others are refused with ValueError."""
 
     async def put_object(self, path: str, data: bytes | Path, *, content_type: str) -> None:
         """Store bytes, or a copy of a file; an object of this name is replaced whole, never seen half."""
