@@ -190,8 +190,9 @@ def _bad_others() -> Iterator[Row]:
         for name, fields, fitting in [("voice_id: missing", {}, INVALID), *rows]:
             yield f"{action}, {name}", {"action": action} | fields, fitting
     for action in ("usage.summary", "health"):
-        for field in ("text", "limit ", "__proto__", "tenant_id", SURROGATE):
+        for field in ("text", "limit ", "__proto__", SURROGATE):
             yield f"{action}, unknown field {_told(field)}", {"action": action, field: "x"}, INVALID
+    yield "usage.summary, another tenant's", {"action": "usage.summary", "tenant_id": "x"}, codes("forbidden")
 
 
 def _bad_areas(actions: Mapping[str, tuple[Values, Wrong]]) -> Iterator[Row]:
