@@ -4,8 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -43,7 +43,6 @@ class Worker:
     def __init__(self, service: Service, key: NewKey) -> None:
         assert isinstance(service.engine, TwoVoices)
         self.service, self.engine, self.key = service, service.engine, key
-        self._jobs = count()
 
     async def events(self, body: Event) -> list[Event]:
         return [event async for event in self.service.answer(self.asked(body), job_id=self.job_id())]
@@ -52,7 +51,7 @@ class Worker:
         return {"tenant_key": self.key.secret, **body}
 
     def job_id(self) -> str:
-        return f"{id(self)}-{next(self._jobs)}"
+        return uuid4().hex
 
     async def ask(self, action: str, **fields: object) -> Event:
         *_, answer = await self.events({"action": action, **fields})

@@ -192,6 +192,17 @@ async def test_who_streams_what_is_being_spoken_hears_it_while_it_is_spoken(work
     assert len(joined([first, *rest])) == len(bytes_of(await worker.speak("abcdef#")))
 
 
+async def test_who_stops_reading_holds_nobody_else_back(worker: Worker) -> None:
+    text = "abcdefghi " * 120
+    async with aclosing(worker.stream(text)) as slow:
+        first = await anext(slow)
+        fast = await worker.events({"text": text, "language": "en", "streaming": True})
+        assert fast[-1]["event"] == "done"
+        rest = [event async for event in slow]
+    assert len(joined([first, *rest])) == len(joined(fast))
+    assert (rest[-1]["cached"], fast[-1]["cached"]) == (False, True)
+
+
 async def test_when_the_first_leaves_the_next_one_pays(worker: Worker) -> None:
     async with aclosing(worker.stream("abcdef#gh")) as stream:
         await anext(stream)

@@ -9,12 +9,12 @@ from typing import get_args
 from uuid import uuid4
 
 from storage.keys import digest, is_key, new_key, shown_prefix
-from storage.local import api_keys, limits
+from storage.local import api_keys, deletion, limits
 from storage.local.area import LocalArea
 from storage.local.database import Connection, Row
 from storage.local.files import write_whole
 from storage.local.schema import Migration, utc
-from tts_core.errors import Forbidden, RequestRunning, StartupError, TenantNotFound, Unauthorized
+from tts_core.errors import Forbidden, StartupError, TenantNotFound, Unauthorized
 from tts_core.store import Key, Limits, NewKey, Receipt, Scope, Standing, Tenant, TenantChange
 
 LOCAL_TENANT = "local"
@@ -78,13 +78,15 @@ class LocalTenants(LocalArea):
         return await self._database.write(lambda tx: update_tenant(tx, tenant_id, change, now_s=self._clock()))
 
     async def delete_tenant(self, tenant_id: str) -> Receipt:
-        if receipt := await self._database.read(lambda tx: find_receipt(tx, tenant_id)):
+        if receipt := await self._database.read(lambda tx: deletion.find_receipt(tx, tenant_id)):
             return receipt
         await self._database.write(lambda tx: close_tenant(tx, tenant_id, now_s=self._clock()))
-        await self._database.read(lambda tx: refuse_while_running(tx, tenant_id, now_s=self._clock()))
+        await self._database.read(lambda tx: deletion.refuse_while_running(tx, tenant_id, now_s=self._clock()))
         # Objects go first: as long as the tenant is there, whoever failed half way can be told to go on.
         objects = await asyncio.to_thread(self._objects.delete_all, tenant_id)
-        return await self._database.write(lambda tx: delete_tenant(tx, tenant_id, objects=objects, now_s=self._clock()))
+        return await self._database.write(
+            lambda tx: deletion.delete_tenant(tx, tenant_id, objects=objects, now_s=self._clock())
+        )
 
     async def list_keys(self, tenant_id: str) -> Sequence[Key]:
         await self.get_tenant(tenant_id)
@@ -196,39 +198,6 @@ def close_tenant(tx: Connection, tenant_id: str, *, now_s: float) -> None:
     update_tenant(tx, tenant_id, {"disabled": True}, now_s=now_s)
 
 
-def refuse_while_running(tx: Connection, tenant_id: str, *, now_s: float) -> None:
-    """raises  RequestRunning: what is being spoken would leave audio behind that nobody could find"""
-    (ends_at,) = tx.execute(
-        "select max(lease_expires_at) from requests where tenant_id = ? and status = 'running'", (tenant_id,)
-    ).fetchone()
-    if ends_at is not None and ends_at > utc(now_s):
-        raise RequestRunning("the tenant is disabled, but requests of it still run; delete it when they have ended")
-
-
-def delete_tenant(tx: Connection, tenant_id: str, *, objects: int, now_s: float) -> Receipt:
-    if receipt := find_receipt(tx, tenant_id):
-        return receipt
-    tx.execute("pragma defer_foreign_keys = on")
-    rows = {"tenants": 1}
-    of_tenant = [f"from {table} where {column} = ?" for table, column in _columns_of_tenants(tx)]
-    for what in of_tenant:  # counted before the first of them takes others along
-        (count,) = tx.execute(f"select count(*) {what}", (tenant_id,)).fetchone()
-        rows[what.split()[1]] = count
-    for what in [*of_tenant, "from tenants where id = ?"]:
-        tx.execute(f"delete {what}", (tenant_id,))
-    receipt = Receipt(tenant_id, utc(now_s), rows={table: n for table, n in rows.items() if n}, objects=objects)
-    tx.execute(
-        "insert into deleted_tenants (tenant_id, deleted_at, rows, objects) values (?, ?, ?, ?)",
-        (tenant_id, receipt.deleted_at, json.dumps(receipt.rows), objects),
-    )
-    return receipt
-
-
-def find_receipt(tx: Connection, tenant_id: str) -> Receipt | None:
-    row = tx.execute("select * from deleted_tenants where tenant_id = ?", (tenant_id,)).fetchone()
-    return row and Receipt(tenant_id, row["deleted_at"], rows=json.loads(row["rows"]), objects=row["objects"])
-
-
 def register_local_key(tx: Connection, key: str, *, now_s: float) -> None:
     """Make `key` the one key of the local tenant: whoever deletes the file has its old key revoked by the new."""
     now = utc(now_s)
@@ -244,19 +213,6 @@ def register_local_key(tx: Connection, key: str, *, now_s: float) -> None:
 def _operator(tx: Connection, *, now_s: float) -> Tenant:
     _insert_tenant(tx, Tenant(OPERATOR, OPERATOR, created_at=utc(now_s), is_operator=True))
     return get_tenant(tx, OPERATOR)
-
-
-def _columns_of_tenants(tx: Connection) -> Sequence[tuple[str, str]]:
-    """Every table and column that says whose a row is, of whatever area."""
-    found = tx.execute(
-        """
-        select tables.name as "table", columns.name as "column"
-        from pragma_table_list as tables join pragma_table_info(tables.name) as columns
-        where tables.schema = 'main' and tables.type = 'table' and tables.name <> 'deleted_tenants'
-        and columns.name in ('tenant_id', 'grantee_id') order by 1, 2
-        """
-    )
-    return tuple((row["table"], row["column"]) for row in found.fetchall())
 
 
 def _insert_tenant(tx: Connection, tenant: Tenant) -> None:
