@@ -36,6 +36,7 @@ EVERYWHERE = ("prefer-bigint-over-int",)
 ON_EMPTY_TABLES = (
     *EVERYWHERE,
     "require-lock-timeout",
+    "ban-drop-function",  # of this very release: nobody calls it yet
     "require-statement-timeout",
     "require-concurrent-index-deletion",
 )
