@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -219,6 +220,7 @@ def kept_before_the_hang(data_dir: Path) -> int:
     return done if done and done == len(chunks_before_the_hang()) else 0
 
 
+@cache
 def chunks_before_the_hang() -> list[range]:
     utterances = plan(CUT_OFF, language="en", max_chars=1_000)
     hanging = next(index for index, utterance in enumerate(utterances) if HANGS in utterance.text)

@@ -126,6 +126,14 @@ class TestRates:
         with pytest.raises(RateLimited):
             await store.reserve(asked(key))
 
+    async def test_nor_if_somebody_else_noticed_first(self, store: Store, clock: Clock) -> None:
+        key, other = [await limited(store, requests_per_minute=1) for _ in range(2)]
+        await store.reserve(asked(key))
+        clock.now_s += LEASE_S
+        await store.reserve(asked(other))
+        assert [row.status for row in await store.usage(key.tenant.id)] == ["abandoned"]
+        assert (await store.reserve(asked(key))).fence == 2
+
 
 class TestQuota:
     async def test_the_estimate_is_held_and_settled_to_what_was_spoken(self, store: Store) -> None:
