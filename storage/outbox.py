@@ -59,6 +59,10 @@ class Settlement:
     kept_at_ns: int
 
     @property
+    def attempt(self) -> tuple[str, int]:
+        return self.request_id, self.fence
+
+    @property
     def name(self) -> str:
         """Of its file: they sort as they were made."""
         return f"{self.kept_at_ns:020d}-{self.request_id}-{self.fence}.json"
@@ -94,6 +98,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._waiting: dict[tuple[str, int], Settlement] = {}
+        self._writes: dict[tuple[str, int], asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -108,22 +113,28 @@ class Outbox:
         except OSError as exc:
             log.error("outbox: cannot be read: %s", exc.strerror)
             return
-        self._waiting |= {(settlement.request_id, settlement.fence): settlement for settlement in found}
+        self._waiting |= {settlement.attempt: settlement for settlement in found}
 
     async def keep(self, settlement: Settlement) -> None:
         """How an attempt ended first is how it ended: a second settlement of it is not kept."""
-        if self._waiting.setdefault((settlement.request_id, settlement.fence), settlement) is not settlement:
+        if self._waiting.setdefault(settlement.attempt, settlement) is not settlement:
             return
+        write = self._writes[settlement.attempt] = asyncio.create_task(self._write(settlement))
+        await asyncio.shield(write)  # goes on if the caller is cancelled
+
+    async def drop(self, settlement: Settlement) -> None:
+        """It is settled, or never will be."""
+        if write := self._writes.pop(settlement.attempt, None):
+            await asyncio.wait({write})  # it may be sent before it is written, and no file may come behind that
+        with suppress(OSError):  # what stays is sent once more by the next worker, and changes nothing
+            await asyncio.to_thread((self._folder / settlement.name).unlink, missing_ok=True)
+        del self._waiting[settlement.attempt]
+
+    async def _write(self, settlement: Settlement) -> None:
         try:
             await asyncio.to_thread(_write, self._folder, settlement)
         except OSError as exc:
             log.error("outbox: not written (%s): %s", exc.strerror, settlement.line())
-
-    async def drop(self, settlement: Settlement) -> None:
-        """It is settled, or never will be."""
-        del self._waiting[settlement.request_id, settlement.fence]
-        with suppress(OSError):  # what stays is sent once more by the next worker, and changes nothing
-            await asyncio.to_thread((self._folder / settlement.name).unlink, missing_ok=True)
 
 
 class OutboxStore:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import stat
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,27 @@ async def emptied(store: Store) -> None:
     async with asyncio.timeout(60):
         while await store.count_unsettled():  # noqa: ASYNC110  a store tells nobody of it
             await asyncio.sleep(0.005)
+
+
+async def test_a_slow_disk_leaves_no_file_behind_of_what_was_sent_meanwhile(
+    store: Store, body: Flaky, key: NewKey, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, disk = outbox.write_whole, threading.Event()
+    monkeypatch.setattr(outbox, "write_whole", lambda *file: disk.wait(10) and write(*file))
+    attempts = [await store.reserve(asked(key, str(number))) for number in range(2)]
+    body.is_away = True
+    settling = [asyncio.create_task(store.settle(reserved, SPOKEN)) for reserved in attempts]
+    while await store.count_unsettled() < 2:  # noqa: ASYNC110  a store tells nobody of it
+        await asyncio.sleep(0)
+    settling[1].cancel()
+    body.is_away = False
+    sending = asyncio.create_task(store.settle(await store.reserve(asked(key, "wakes the sender")), SPOKEN))
+    await sending
+    await asyncio.sleep(0.05)
+    disk.set()
+    await asyncio.wait(settling)
+    await emptied(store)
+    assert files(folder) == []
 
 
 @pytest.mark.parametrize("is_carried_out", [False, True])
