@@ -8,32 +8,38 @@ python handler.py schema                print the JSON Schema of a job's input
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 
 from storage import open_store
-from tts_core import cli
+from tts_core import cli, logs
 from tts_core.audio.fetch import fetch
 from tts_core.errors import StartupError, TTSError
 from tts_core.jobs import JsonObject
 from tts_core.service import Service
 from tts_core.settings import Settings
-from tts_core.speech import SpeechEngine
+from tts_core.speech import Identity, SpeechEngine
+from tts_core.starting import Start, StartingEngine, StartTimes
 
 log = logging.getLogger("xtts-worker")
 
 Handler = Callable[[JsonObject], AsyncGenerator[JsonObject]]
 
+ANSWERING_S = 10.0
+"""From the last answer of a worker whose engine is lost to its end: the SDK posts it within, or the job comes again."""
+
 
 def make_handler(service: Service) -> Handler:
     """The async generator RunPod calls with each job. The SDK looks at the function itself, so it stays bare."""
-    closing_task: list[asyncio.Task[None]] = []
 
     async def handler(job: JsonObject) -> AsyncGenerator[JsonObject]:
-        if not closing_task:
-            closing_task.append(asyncio.create_task(_close_with_loop(service)))
+        logs.JOB_ID.set(str(job["id"]))
         async with aclosing(service.answer(job.get("input"), job_id=str(job["id"]))) as events:
             async for event in events:
                 yield event
@@ -50,14 +56,26 @@ def make_broken_handler(error: TTSError) -> Handler:
     return handler
 
 
-async def _close_with_loop(service: Service) -> None:
-    # The SDK has no shutdown hook; asyncio.run cancels this task when the SDK's loop has drained.
-    with suppress(asyncio.CancelledError):
-        await asyncio.Event().wait()
+def look_after(service: Service) -> "asyncio.Task[None]":
+    """As long as the SDK's loop runs: it has no hook for its end, but cancels this task once it has drained."""
+    return asyncio.create_task(_look_after(service))
+
+
+async def _look_after(service: Service) -> None:
+    try:
+        await service.lost()
+        await asyncio.sleep(ANSWERING_S)
+    except asyncio.CancelledError:
+        await service.close()
+        return
     await service.close()
+    log.critical("the engine is lost: another worker has to go on")
+    for child in multiprocessing.active_children():
+        child.kill()  # the SDK's heartbeat, which would go on telling that this worker lives
+    os._exit(1)  # now, and not once the SDK's poll returns, which by then might have taken a job
 
 
-def choose_engine(settings: Settings) -> SpeechEngine:
+def choose_engine(settings: Settings) -> Start:
     """XTTS where weights are found, eSpeak where none are; on RunPod never the one instead of the other.
 
     raises  StartupError with what to do about it
@@ -67,22 +85,40 @@ def choose_engine(settings: Settings) -> SpeechEngine:
     folder = None if settings.engine == "espeak" else weights.find(settings.model_path)
     if folder is not None:
         weights.require_licence(folder, agreed=settings.coqui_tos_agreed)
-        try:
-            from tts_core.xtts.engine import XttsEngine
-        except ImportError as exc:
-            raise StartupError(f"XTTS needs a package that is not installed, {exc.name!r}: install .[xtts]") from exc
-        return XttsEngine(folder, device=settings.device, precision=settings.precision)
+        return partial(_start_xtts, settings, folder)
     if settings.engine == "xtts" or (settings.engine == "auto" and settings.on_runpod):
         raise StartupError("no XTTS-v2 weights found: set XTTS_MODEL_PATH, or XTTS_ENGINE=espeak to do without")
+    return _start_espeak
+
+
+def _start_xtts(settings: Settings, folder: Path, announce: Callable[[Identity], None]) -> SpeechEngine:
+    try:
+        from tts_core.xtts.engine import start_engine
+    except ImportError as exc:
+        raise StartupError(f"XTTS needs a package that is not installed, {exc.name!r}: install .[xtts]") from exc
+    return start_engine(folder, announce, device=settings.device, precision=settings.precision)
+
+
+def _start_espeak(announce: Callable[[Identity], None]) -> SpeechEngine:
     from tts_core.espeak import EspeakEngine
 
-    return EspeakEngine()
+    engine = EspeakEngine()
+    announce(engine.identity)
+    return engine
 
 
 def build(settings: Settings, *, engine: SpeechEngine | None = None) -> Service:
-    """The worker, wired; the settings choose the engine where none is given. raises StartupError"""
+    """The worker, wired; the settings choose the engine where none is given, and it is loaded. raises StartupError"""
     store = asyncio.run(open_store(settings))
-    engine = engine or choose_engine(settings)
+    engine = engine or choose_engine(settings)(lambda _: None)
+    return Service(engine, store, settings=settings, fetch=_fetch_with(settings))
+
+
+def build_worker(settings: Settings, times: StartTimes) -> Service:
+    """As `build`, the engine still being loaded: what needs no speech is answered meanwhile."""
+    engine = StartingEngine(choose_engine(settings), times)
+    store = asyncio.run(open_store(settings))
+    times.mark("store_open")
     return Service(engine, store, settings=settings, fetch=_fetch_with(settings))
 
 
@@ -98,38 +134,52 @@ def _fetch_with(settings: Settings) -> Callable[[str], Awaitable[bytes]]:
     return fetch_clip
 
 
-def serve(handler: Handler, *, concurrency: int) -> None:
-    """Take jobs from RunPod until told to stop; returns when all that were taken are answered."""
+def serve(handler: Handler, *, concurrency: int, at_start: Callable[[], object] = lambda: None) -> None:
+    """Take jobs from RunPod until told to stop; returns when all that were taken are answered.
+
+    at_start  called once, in the SDK's loop and before it takes a job; what it returns is held until the end
+    """
     import runpod
 
-    # A constant: any change makes the SDK drain all running jobs before it takes another.
+    held: list[object] = []
+
+    def concurrency_modifier(_: int) -> int:
+        if not held:  # the first thing that the SDK's loop calls, and the only hook we have there
+            held.append(at_start())
+        return concurrency  # constant: any change makes the SDK drain all running jobs before it takes another
+
     runpod.serverless.start(
-        {
-            "handler": handler,
-            "concurrency_modifier": lambda _: concurrency,
-            "return_aggregate_stream": True,
-        }
+        {"handler": handler, "concurrency_modifier": concurrency_modifier, "return_aggregate_stream": True}
     )
 
 
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every address it asks
-    if argv or not env.get("RUNPOD_WEBHOOK_GET_JOB"):
-        on_runpod = bool(env.get("RUNPOD_WEBHOOK_GET_JOB"))
+    on_runpod = bool(env.get("RUNPOD_WEBHOOK_GET_JOB"))
+    logs.set_up(on_runpod=on_runpod and not argv)
+    if argv or not on_runpod:
         return cli.main(argv, lambda: build(Settings.from_env(env)), make_handler, fill_key=not on_runpod)
-    handler, concurrency = _worker(env)
-    serve(handler, concurrency=concurrency)
+    work(env)
     return 0
 
 
-def _worker(env: Mapping[str, str]) -> tuple[Handler, int]:
+def work(env: Mapping[str, str]) -> None:
+    """As a worker of RunPod's: a configuration that is wrong is what it answers, see `make_broken_handler`."""
+    times = StartTimes()
     try:
         settings = Settings.from_env(env)
-        return make_handler(build(settings)), settings.concurrency
+        if settings.sentry_dsn is not None:
+            logs.report_errors(settings.sentry_dsn.get_secret_value(), release=version("xtts-worker"))
+        service = build_worker(settings, times)
     except TTSError as error:
         log.error("startup_error: %s", error)
-        return make_broken_handler(StartupError(str(error))), 1
+        serve(make_broken_handler(StartupError(str(error))), concurrency=1)
+        return
+
+    def at_start() -> object:
+        times.mark("taking_jobs")
+        return look_after(service)
+
+    serve(make_handler(service), concurrency=settings.concurrency, at_start=at_start)
 
 
 if __name__ == "__main__":

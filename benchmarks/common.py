@@ -33,8 +33,8 @@ SLOTS = {"cpu": 16, "cuda": 64}
 CODES_PER_S = 22_050 / 1024
 """Of audio."""
 
-CPU_FEATURES = {"int8": ("avx512_vnni", "amx_int8"), "bf16": ("avx512_bf16", "amx_bf16")}
-"""Those that oneDNN can use, by precision."""
+CPU_FEATURES = {"int8": ("avx512_vnni", "amx_int8"), "int8x7": ("avx2",), "bf16": ("avx512_bf16", "amx_bf16")}
+"""Those that oneDNN, or FBGEMM with inputs in 7 bits, can use, by precision."""
 
 TEXTS = (
     "The old keeper climbs the stairs every morning and opens the heavy door.",
@@ -207,13 +207,14 @@ def configuration(args: Args) -> dict[str, object]:
     precision = choose_precision(args.precision, device)
     vocoder, slots, threads = NAMES[precision.vocoder], SLOTS[device.type], torch.get_num_threads()
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    kinds = dict.fromkeys((precision.name, vocoder))
+    gpt = precision.name + precision.kind
+    kinds = dict.fromkeys((gpt, vocoder))
     features = [name for kind in kinds for name in CPU_FEATURES.get(kind, ()) if capabilities.get(name)]
-    words = f"{args.precision}: {precision.name} GPT, {vocoder} vocoder, {threads} threads, {slots} slots"
+    words = f"{args.precision}: {gpt} GPT, {vocoder} vocoder, {threads} threads, {slots} slots"
     return {
         "in_words": f"{words}, {' '.join(features) or 'no CPU feature in particular'}",
         "name": args.precision,
-        "precision": precision.name,
+        "precision": gpt,
         "vocoder_precision": vocoder,
         "cpu_features": features,
         "threads": threads,

@@ -24,5 +24,5 @@ class FaultyEngine(EspeakEngine):
 
 
 if __name__ == "__main__":
-    settings = Settings.from_env(os.environ)
-    handler.serve(handler.make_handler(handler.build(settings, engine=FaultyEngine())), concurrency=8)
+    service = handler.build(Settings.from_env(os.environ), engine=FaultyEngine())
+    handler.serve(handler.make_handler(service), concurrency=8, at_start=lambda: handler.look_after(service))

@@ -32,13 +32,23 @@ class ScriptedEngine:
     name = "scripted"
     revision = "1"
     sample_rate_hz = RATE_HZ
+    is_ready = True
+    fault = None
 
     def __init__(self) -> None:
+        self.dies = asyncio.Event()
         self.gate = asyncio.Event()
         self.active = 0
+        self.is_waiting = False
         self.started: list[str] = []
         self.audiences: list[Audience] = []
         self.chunks_made = 0
+
+    async def known(self) -> None:
+        pass
+
+    async def lost(self) -> None:
+        await self.dies.wait()
 
     def voices(self) -> Sequence[BuiltinVoice]:
         return (BuiltinVoice("nova", "Nova", "female"),)
@@ -59,7 +69,9 @@ class ScriptedEngine:
                 if character == "!":
                     raise RuntimeError("the engine broke")
                 if character == "#":
+                    self.is_waiting = True
                     await self.gate.wait()
+                    self.is_waiting = False
                 self.chunks_made += 1
                 yield AudioChunk(tone(character), (WordTiming(n * 0.1, (n + 1) * 0.1, n, n + 1),))
         finally:

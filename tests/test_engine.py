@@ -17,7 +17,7 @@ from torch import Tensor
 from tests.oracle import coqui_model
 from tests.sentences import SENTENCES
 from tests.tiny_xtts import build
-from tts_core.errors import Cancelled, Overloaded, ReferenceTooShort, StartupError, VoiceNotFound
+from tts_core.errors import Cancelled, EngineLost, Overloaded, ReferenceTooShort, StartupError, VoiceNotFound
 from tts_core.types import (
     Audience,
     AudioChunk,
@@ -35,7 +35,7 @@ from tts_core.xtts import engine as engine_module
 from tts_core.xtts.engine import XttsEngine
 from tts_core.xtts.gpt import Gpt
 from tts_core.xtts.guard import code_budget
-from tts_core.xtts.linear import has_fast_bf16, has_fast_int8
+from tts_core.xtts.linear import has_fast_bf16, has_fast_int8, has_narrow_int8
 from tts_core.xtts.runner import Runner
 
 EXACT = 5e-5
@@ -184,11 +184,13 @@ async def test_a_device_that_is_lost_ends_everybody_s_waiting(tmp_path: Path, mo
 
     monkeypatch.setattr(Runner, "launch", lost)
     monkeypatch.setattr(Runner, "wash", lost)
-    with pytest.raises(RuntimeError, match="device-side"):
-        await whole(speak(engine))
-    for _ in range(2):
-        with pytest.raises(Cancelled, match="closed"):
+    telling = asyncio.create_task(engine.lost())
+    for _ in range(3):
+        with pytest.raises(EngineLost):
             await asyncio.wait_for(whole(speak(engine)), timeout=60)
+    with pytest.raises(EngineLost):
+        await engine.clone([])
+    await asyncio.wait_for(telling, timeout=60)
     await engine.close()
 
 
@@ -234,12 +236,13 @@ async def test_a_model_that_speaks_nothing_finite_does_not_start(folder: Path, m
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 async def test_the_fast_precisions_speak_too_and_say_so(folder: Path, precision: str) -> None:
-    if not (has_fast_bf16() if precision == "bf16" else has_fast_int8()):
+    if not (has_fast_bf16() if precision == "bf16" else has_fast_int8() or has_narrow_int8()):
         with pytest.raises(StartupError, match=precision):
             XttsEngine(folder, device="cpu", slots=1, precision=precision)
         return
     engine = XttsEngine(folder, device="cpu", slots=1, precision=precision)
-    assert f"-{precision}-" in engine.revision
+    assert f"-{engine.precision}-" in engine.revision
+    assert engine.precision.name == precision
     assert len(await whole(speak(engine)))
     await engine.close()
 

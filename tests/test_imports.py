@@ -15,8 +15,10 @@ ALLOWED: dict[str, set[str]] = {
     "tts_core.types": set(),
     "tts_core.errors": set(),
     "tts_core.settings": set(),
+    "tts_core.logs": set(),
     "tts_core.store": {"tts_core.store"},
     "tts_core.speech": set(),
+    "tts_core.starting": {"tts_core.speech"},
     "tts_core.jobs": {"tts_core.jobs", "tts_core.store"},
     "tts_core.audio": {"tts_core.audio"},
     "tts_core.text": {"tts_core.text"},
@@ -52,6 +54,7 @@ HOMES: dict[str, set[str]] = {
     "av": {"tts_core.audio"},
     "safetensors": {"tts_core.xtts", "tts_core.service.latents"},
     "espeakng_loader": {"tts_core.espeak"},
+    "sentry_sdk": {"tts_core.logs"},
 }
 
 

@@ -15,6 +15,7 @@ from tts_core.xtts.linear import (
     SCALE,
     Linear,
     MakeLinear,
+    narrow_int8,
     packed_bytes,
     prepacked_bf16,
     prepacked_int8,
@@ -32,9 +33,14 @@ LAST_BIT = 2**-7
 
 @dataclass(frozen=True)
 class Kind:
+    """
+    error  relative, of normal weights and inputs
+    works  whether this CPU can
+    """
+
     maker: MakeLinear
     error: float
-    """Relative, of normal weights and inputs."""
+    works: bool
 
     def make(self, weight: Tensor, bias: Tensor | None) -> Linear:
         return made(self.maker, weight, bias)
@@ -44,12 +50,24 @@ def made(maker: MakeLinear, weight: Tensor, bias: Tensor | None) -> Linear:
     return maker({"layer.weight": weight} | ({} if bias is None else {"layer.bias": bias}), "layer")
 
 
-KINDS = {"bf16": Kind(prepacked_bf16, error=0.004), "int8": Kind(prepacked_int8, error=0.015)}
+ALL_KINDS = {
+    # AVX-512 without instructions for bfloat16 emulates them, slowly; oneDNN packs none for less than that.
+    "bf16": Kind(prepacked_bf16, error=0.004, works=torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+    "int8": Kind(prepacked_int8, error=0.015, works=linear.has_fast_int8()),
+    "narrow": Kind(narrow_int8, error=0.022, works=linear.has_narrow_int8()),
+}
+KINDS = {name: kind for name, kind in ALL_KINDS.items() if kind.works}
+IN_8_BITS = [name for name in KINDS if name != "bf16"]
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
+
+
+@pytest.fixture(params=IN_8_BITS)
+def in_8_bits(request: pytest.FixtureRequest) -> MakeLinear:
+    return KINDS[request.param].maker
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -99,8 +117,8 @@ def test_what_neighbours_hold_changes_nothing(kind: Kind, shape: tuple[int, int]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_int8_gives_a_row_the_same_bits_among_any_number(shape: tuple[int, int]) -> None:
-    apply = made(prepacked_int8, a_weight(shape), noise(shape[0]))
+def test_8_bits_give_a_row_the_same_bits_among_any_number(in_8_bits: MakeLinear, shape: tuple[int, int]) -> None:
+    apply = made(in_8_bits, a_weight(shape), noise(shape[0]))
     x = noise(max(ROW_COUNTS), shape[1], seed=1)
     alone = torch.cat([apply(row[None]) for row in x])
     for rows in ROW_COUNTS:
@@ -108,9 +126,9 @@ def test_int8_gives_a_row_the_same_bits_among_any_number(shape: tuple[int, int])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bf16_gives_a_row_the_same_result_among_any_number_but_for_a_last_bit(shape: tuple[int, int]) -> None:
-    """On a CPU with AMX the bits are the same; others sum in an order that depends on the number of rows."""
-    apply = made(prepacked_bf16, a_weight(shape), None)
+def test_a_row_is_the_same_among_any_number_but_for_a_last_bit(kind: Kind, shape: tuple[int, int]) -> None:
+    """Of bfloat16: with AMX the bits are the same; without, it sums in an order that depends on the number of rows."""
+    apply = kind.make(a_weight(shape), None)
     x = noise(max(ROW_COUNTS), shape[1], seed=1)
     alone = torch.cat([apply(row[None]) for row in x])
     for rows in ROW_COUNTS:
@@ -119,11 +137,18 @@ def test_bf16_gives_a_row_the_same_result_among_any_number_but_for_a_last_bit(sh
         assert (y != alone[:rows]).float().mean() < 0.01
 
 
-def test_int8_ignores_how_loud_a_row_or_an_output_is() -> None:
+@pytest.mark.parametrize("sign", [1, -1])
+def test_8_bits_hold_the_largest_sums(in_8_bits: MakeLinear, sign: int) -> None:
+    """All inputs and weights at their peaks: what sums pairs of products in 16 bits must not saturate."""
+    weight = torch.ones(64, 1024)
+    assert torch.equal(made(in_8_bits, weight, None)(sign * torch.ones(1, 1024)), torch.full((1, 64), sign * 1024.0))
+
+
+def test_8_bits_ignore_how_loud_a_row_or_an_output_is(in_8_bits: MakeLinear) -> None:
     weight, x = a_weight((192, 64)), noise(4, 64, seed=1)
-    y = made(prepacked_int8, weight, None)(x)
+    y = made(in_8_bits, weight, None)(x)
     row_gain, output_gain = torch.tensor([[1e-6], [1.0], [64.0], [1e6]]), 2.0 ** torch.arange(-96, 96)[:, None] / 2**20
-    louder = made(prepacked_int8, weight * output_gain, None)(x * row_gain)
+    louder = made(in_8_bits, weight * output_gain, None)(x * row_gain)
     torch.testing.assert_close(louder, y * row_gain * output_gain.T, rtol=1e-5, atol=0)
 
 
@@ -148,36 +173,37 @@ def test_a_silent_row_or_output_is_zero(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "bf16", "int8"),
+    ("capabilities", "bf16", "int8", "narrow"),
     [
-        ({"avx2": True}, False, False),
-        ({"avx512_f": True, "avx512_vnni": True, "avx512_bf16": False}, False, True),
-        ({"avx512_vnni": True, "avx512_bf16": True}, True, True),
-        ({"amx_bf16": True, "amx_int8": True}, True, True),
-        ({"neon": True, "bf16": True, "architecture": "aarch64"}, False, False),
+        ({"avx2": True}, False, False, True),
+        ({"avx2": True, "avx512_f": True, "avx512_vnni": True, "avx512_bf16": False}, False, True, True),
+        ({"avx2": True, "avx512_vnni": True, "avx512_bf16": True}, True, True, True),
+        ({"avx2": True, "amx_bf16": True, "amx_int8": True}, True, True, True),
+        ({"neon": True, "bf16": True, "architecture": "aarch64"}, False, False, False),
     ],
 )
 def test_fast_only_where_the_cpu_has_the_instructions(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], bf16: bool, int8: bool
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], bf16: bool, int8: bool, narrow: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert linear.has_fast_bf16() is bf16
     assert linear.has_fast_int8() is int8
+    assert linear.has_narrow_int8() is narrow
 
 
 def test_torch_still_knows_these_capabilities() -> None:
     """A name that torch drops would turn the fast path off without a word."""
     if torch.cpu.get_capabilities()["architecture"] == "x86_64":
-        assert torch.cpu.get_capabilities().keys() >= {"avx512_bf16", "amx_bf16", "avx512_vnni", "amx_int8"}
+        assert torch.cpu.get_capabilities().keys() >= {"avx512_bf16", "amx_bf16", "avx512_vnni", "amx_int8", "avx2"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_weight_saved_as_int8_is_the_one_rounded_at_load(shape: tuple[int, int]) -> None:
+def test_a_weight_saved_as_int8_is_the_one_rounded_at_load(in_8_bits: MakeLinear, shape: tuple[int, int]) -> None:
     weight, bias, x = a_weight(shape), noise(shape[0]), noise(3, shape[1], seed=1)
     small, scales = quantized(weight)
     saved = {"layer.weight": small, "layer.weight" + SCALE: scales, "layer.bias": bias}
     assert small.dtype == torch.int8
-    assert torch.equal(prepacked_int8(saved, "layer")(x), made(prepacked_int8, weight, bias)(x))
+    assert torch.equal(in_8_bits(saved, "layer")(x), made(in_8_bits, weight, bias)(x))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from storage import open_store, outbox
+from storage.local.files import write_whole
 from storage.outbox import Settlement, with_outbox
 from storage.supabase import client, open_supabase
 from tests.stores import Clock, Place, Project
@@ -99,8 +100,8 @@ async def emptied(store: Store) -> None:
 async def test_a_slow_disk_leaves_no_file_behind_of_what_was_sent_meanwhile(
     store: Store, body: Flaky, key: NewKey, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, disk = outbox.write_whole, threading.Event()
-    monkeypatch.setattr(outbox, "write_whole", lambda *file: disk.wait(10) and write(*file))
+    disk = threading.Event()
+    monkeypatch.setattr(outbox, "write_whole", lambda *file: disk.wait(10) and write_whole(*file))
     attempts = [await store.reserve(asked(key, str(number))) for number in range(2)]
     body.is_away = True
     settling = [asyncio.create_task(store.settle(reserved, SPOKEN)) for reserved in attempts]

@@ -277,6 +277,20 @@ class Overloaded(TTSError):
     retryable = True
 
 
+class DeadlineExceeded(TTSError):
+    """The job took as long as one may; sent again under the `idempotency_key` told, it goes on behind what is kept."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class EngineLost(TTSError):
+    """The worker's device failed: it ends, and another one can do what was asked."""
+
+    code = "engine_lost"
+    retryable = True
+
+
 class StoreUnavailable(TTSError):
     """The backend did not answer.
 

@@ -15,8 +15,9 @@ FOREIGN_NAMES = {
     "SUPABASE_URL": "supabase_url",
     "SUPABASE_SERVICE_ROLE_KEY": "supabase_service_role_key",
     "SUPABASE_SCHEMA": "supabase_schema",
+    "SENTRY_DSN": "sentry_dsn",
 }
-"""Variables that RunPod, coqui-tts, Supabase or the systems we replace have named."""
+"""Variables that RunPod, coqui-tts, Supabase, Sentry or the systems we replace have named."""
 
 FOREIGN_ONLY = frozenset(FOREIGN_NAMES.values()) - {"data_dir"}
 """Their names are not ours to double: there is no XTTS_SUPABASE_URL."""
@@ -62,6 +63,9 @@ class Settings(BaseModel):
     concurrency: int = Field(default=8, ge=1, le=64)
     """Jobs one worker takes at once."""
 
+    job_deadline_s: float = Field(default=280.0, gt=0, le=604_800)
+    """Longest a job may take. Keep it below the endpoint's execution timeout, after which RunPod stops the worker."""
+
     max_text_chars: int = Field(default=20_000, ge=1, le=50_000)
 
     max_reference_bytes: int = Field(default=20_000_000, ge=1_000, le=100_000_000)
@@ -80,6 +84,9 @@ class Settings(BaseModel):
 
     supabase_schema: str = Field(default="public", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The exposed schema that has our tables."""
+
+    sentry_dsn: SecretStr | None = None
+    """Where errors are told, scrubbed; needs the extra `sentry`."""
 
     runpod_job_url: str | None = None
     """Set by RunPod on queue endpoints; its presence is what makes this a worker."""

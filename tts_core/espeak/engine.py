@@ -10,6 +10,7 @@ from tts_core.espeak.clone import NORMAL_RATE_WPM, measure, rate_wpm_for, varian
 from tts_core.espeak.kana import KanaReader, reader_version
 from tts_core.espeak.library import Block, EspeakLibrary, Setting
 from tts_core.espeak.words import SpokenText, WordTimer
+from tts_core.speech import Identity
 from tts_core.types import Audience, AudioChunk, BuiltinVoice, Language, Manner, ReferenceClip, Speaker, Utterance
 
 OUR_REVISION = 1
@@ -69,6 +70,8 @@ class EspeakEngine:
     """
 
     name = "espeak"
+    is_ready = True
+    fault = None
 
     def __init__(self, *, threads: int = 4) -> None:
         self._library = EspeakLibrary()
@@ -78,6 +81,16 @@ class EspeakEngine:
         self._kana = KanaReader()
         self._kana_thread = ThreadPoolExecutor(1, thread_name_prefix="espeak-kana")
         self._closing = threading.Event()
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.name, self.revision, self.sample_rate_hz, VOICES, self.max_chars)
+
+    async def known(self) -> None:
+        """It was, before there was one."""
+
+    async def lost(self) -> None:
+        await asyncio.Event().wait()  # there is no device
 
     def voices(self) -> Sequence[BuiltinVoice]:
         return VOICES

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tts_core.jobs import JsonObject, Request
-from tts_core.service.run import Attempt
+from tts_core.service.attempt import Attempt
 
 Action = Callable[[Any, Attempt], Awaitable[JsonObject]]
 """Answers a request of the kind it stands for in `Area.actions`, in one piece."""

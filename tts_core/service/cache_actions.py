@@ -8,8 +8,8 @@ from tts_core.errors import Forbidden
 from tts_core.jobs import CacheInvalidate, CacheSeed, CacheStats, JsonObject, Request, VoiceRef
 from tts_core.service.actions import Action
 from tts_core.service.answers import Answers
+from tts_core.service.attempt import Attempt
 from tts_core.service.cache import Cache
-from tts_core.service.run import Attempt
 from tts_core.service.seeding import Seeding
 from tts_core.service.synthesis import Synthesis
 from tts_core.store import SHARED, CachePick, Store, Tenant

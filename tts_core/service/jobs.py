@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from tts_core.jobs import JobsGet, JobsList, JsonObject, Request
 from tts_core.service.actions import Action
+from tts_core.service.attempt import Attempt
 from tts_core.service.delivery import MAX_YIELD_BYTES, wire_bytes
 from tts_core.service.pages import page
-from tts_core.service.run import Attempt
 from tts_core.store import ChunkRow, JobRow, SignedUrl, Store
 
 MAX_JOB_BYTES = MAX_YIELD_BYTES - 1_000

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 from tts_core.errors import StoreUnavailable
 from tts_core.jobs import Synthesize
+from tts_core.service.attempt import Attempt
 from tts_core.service.chunks import Chunks, new_chunks
-from tts_core.service.run import Attempt
 from tts_core.service.take import Script
 from tts_core.speech import SpeechEngine
 from tts_core.store import ChunkRow, NewChunk, NewJob, Reserved, Store

@@ -3,9 +3,9 @@
 import time
 
 from tts_core.jobs import JsonObject, Synthesize
+from tts_core.service.attempt import Attempt
 from tts_core.service.delivery import MAX_CHUNK_BYTES, ChunkStream, Emit, refuse_above_inline
 from tts_core.service.flight import Answer, Seat
-from tts_core.service.run import Attempt
 from tts_core.service.take import Take
 from tts_core.store import Objects
 
@@ -26,7 +26,6 @@ class Listening:
         # A name per attempt: what an earlier one has told its listeners must not change.
         path = f"{path}.{attempt.reserved.fence}"
         self.chunks = ChunkStream(emit, objects, path=path, audio_format=request.format)
-        self.first_audio_s: float | None = None
         self._request = request
         self._attempt = attempt
         self._pacer = Pacer(self.chunks)
@@ -43,14 +42,14 @@ class Listening:
             if (take := seat.take) is not None:
                 self._charge(seat, take.audio_seconds, take.recording.size_bytes)
         answer = seat.answer
-        self.first_audio_s = self.first_audio_s or time.monotonic()
+        self._attempt.first_audio_s = self._attempt.first_audio_s or time.monotonic()
         self._charge(seat, answer.entry.audio_seconds, len(answer.audio))
         if self._request.streaming:
             await self._send_rest(answer)
         return answer
 
     async def _hear(self, take: Take) -> None:
-        self.first_audio_s = self.first_audio_s or take.first_audio_s
+        self._attempt.first_audio_s = self._attempt.first_audio_s or take.first_audio_s
         if self._request.streaming:
             await self._stream(take)
         elif self._request.output == "inline":

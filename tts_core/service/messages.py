@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from tts_core.jobs import JsonObject, MessagesAdd, MessagesDelete, MessagesList, Request
 from tts_core.service.actions import Action, now
+from tts_core.service.attempt import Attempt
 from tts_core.service.pages import page
-from tts_core.service.run import Attempt
 from tts_core.store import MessageRow, Store
 
 

@@ -15,8 +15,8 @@ from tts_core.jobs import (
     VoiceRef,
 )
 from tts_core.service.actions import Action, now
+from tts_core.service.attempt import Attempt
 from tts_core.service.pages import page
-from tts_core.service.run import Attempt
 from tts_core.speech import SpeechEngine
 from tts_core.store import PersonaRow, Store
 from tts_core.types import Warn

@@ -10,7 +10,7 @@ from uuid import uuid4
 from tts_core.errors import TTSError
 from tts_core.jobs import JsonObject, Request, RetentionGet, RetentionSet
 from tts_core.service.actions import Action
-from tts_core.service.run import Attempt
+from tts_core.service.attempt import Attempt
 from tts_core.store import Purged, Retention, Store
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,14 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
-from tts_core.errors import RequestRunning, TTSError, scrubbed
+from tts_core.errors import DeadlineExceeded, RequestRunning, TTSError, scrubbed
 from tts_core.jobs import JsonObject
-from tts_core.service.delivery import Emit
-from tts_core.store import Outcome, Reservation, Reserved, Store
+from tts_core.service.attempt import Attempt
+from tts_core.service.journal import log_ended
+from tts_core.store import Reservation, Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -25,47 +26,6 @@ MAX_UNREAD_EVENTS = 4
 
 LEASE_S = 30.0
 RENEW_S = 10.0
-
-
-@dataclass(slots=True)
-class Attempt:
-    """What the work of a request knows and what it has used up so far; settled whatever happens next."""
-
-    reserved: Reserved
-    started_s: float
-    emit: Emit
-    audio_seconds: float = 0.0
-    audio_bytes: int = 0
-    voice_id: str | None = None
-    user_id: str | None = None
-    audio_path: str | None = None
-    cached: bool = False
-    metadata: str = "{}"
-    chunks_sent: int = 0
-    answer_is_kept: bool = True
-    afterwards: Callable[[], Awaitable[None]] | None = None
-    """What is left to do once the request has succeeded, been settled and told. Raises nothing."""
-
-    @property
-    def quota_left_s(self) -> float | None:
-        """What this request leaves of the tenant's quota; None: unlimited."""
-        left_s = self.reserved.left_s
-        return None if left_s is None else round(left_s - (0 if self.cached else self.audio_seconds), 3)
-
-    def outcome(self) -> Outcome:
-        """As a failure; `replace` makes it a success."""
-        return Outcome(
-            status="failed",
-            latency_ms=round((time.monotonic() - self.started_s) * 1000),
-            audio_seconds=self.audio_seconds,
-            audio_bytes=self.audio_bytes,
-            voice_id=self.voice_id,
-            user_id=self.user_id,
-            audio_path=self.audio_path,
-            cached=self.cached,
-            metadata=self.metadata,
-        )
-
 
 Work = Callable[["Run", Attempt], Awaitable[JsonObject]]
 """Does what was asked for, emitting events on the way; returns the result to be settled and then told."""
@@ -77,7 +37,10 @@ class Run:
     An `abandoned` run has lost its last listener and only settles: it has no last event, so nobody may join it.
     """
 
-    def __init__(self, store: Store, reservation: Reservation, *, job_id: str, work: Work) -> None:
+    def __init__(
+        self, store: Store, reservation: Reservation, *, job_id: str, work: Work, deadline_s: float | None = None
+    ) -> None:
+        """deadline_s: from now on; what is not done by then fails"""
         self.fingerprint = reservation.fingerprint
         self.request_id = job_id  # until the store has given the request its own
         self.events: list[JsonObject] = []
@@ -85,6 +48,7 @@ class Run:
         self.abandoned = False
         self._store = store
         self._reservation = reservation
+        self._ends_at_s = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
         self._listeners: list[_Listener] = []
         self._afterwards: Callable[[], Awaitable[None]] | None = None
         self._changed = asyncio.Event()
@@ -132,7 +96,9 @@ class Run:
         attempt: Attempt | None = None
         try:
             attempt = await self._begin()
-            result = await self._leased(work, attempt)
+            result = await self._in_time(work, attempt)
+            if attempt.reserved.outcome is not None:
+                self._log(attempt, outcome="repeated")
             if attempt.reserved.outcome is None:
                 kept = _kept(result) if attempt.answer_is_kept else None
                 await self._settle(attempt, status="success", error=None, result=kept)
@@ -155,6 +121,19 @@ class Run:
         self.request_id = reserved.request_id
         return Attempt(reserved, started_s, self.emit, voice_id=self._reservation.voice_id)
 
+    async def _in_time(self, work: Work, attempt: Attempt) -> JsonObject:
+        """raises  DeadlineExceeded"""
+        try:
+            async with asyncio.timeout_at(self._ends_at_s) as deadline:
+                return await self._leased(work, attempt)
+        except TimeoutError as exc:
+            if not deadline.expired():
+                raise
+            raise DeadlineExceeded(
+                "the job took as long as one may: sent again under idempotency_key, it goes on behind what is kept",
+                idempotency_key=self._reservation.idempotency_key,
+            ) from exc
+
     async def _leased(self, work: Work, attempt: Attempt) -> JsonObject:
         renewing = asyncio.create_task(self._renew(attempt))
         try:
@@ -172,6 +151,8 @@ class Run:
 
     async def _failed(self, attempt: Attempt | None, error: TTSError) -> list[JsonObject]:
         await self._settle_or_log(attempt, status="failed", error=error.code)
+        if attempt is None:
+            self._log(attempt, outcome="refused", error=error.code)
         sent = attempt.chunks_sent if attempt else 0
         wire = error.to_wire(self.request_id)
         told = [{"event": "error", **json.loads(wire), "chunks": sent}] if sent else []
@@ -182,7 +163,7 @@ class Run:
         outcome = replace(attempt.outcome(), **how)  # type: ignore[arg-type]  # names checked by Outcome
         if not await uncancelled(lambda: self._store.settle(attempt.reserved, outcome)):
             raise RequestRunning("another worker has taken this request over")
-        log.info("request %s %s", self.request_id, outcome.status)
+        self._log(attempt, outcome=outcome.status, error=outcome.error)
 
     async def _settle_or_log(self, attempt: Attempt | None, **how: object) -> None:
         if attempt is None or attempt.reserved.outcome is not None:
@@ -191,6 +172,9 @@ class Run:
             await self._settle(attempt, **how)
         except TTSError as exc:
             log.error("request %s not settled: %s", self.request_id, exc.code)
+
+    def _log(self, attempt: Attempt | None, *, outcome: str, error: str | None = None) -> None:
+        log_ended(self._reservation, attempt, request_id=self.request_id, outcome=outcome, error=error)
 
     def _finish(self, events: list[JsonObject]) -> None:
         self.events.extend(events)

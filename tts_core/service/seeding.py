@@ -7,9 +7,9 @@ import time
 from tts_core.errors import InvalidInput, TTSError, scrubbed
 from tts_core.jobs import CacheSeed, JsonObject, Synthesize
 from tts_core.service.answers import Answers
+from tts_core.service.attempt import Attempt
 from tts_core.service.cache import Cache
 from tts_core.service.flight import Seat
-from tts_core.service.run import Attempt
 from tts_core.service.synthesis import Synthesis
 
 log = logging.getLogger(__name__)

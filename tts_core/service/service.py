@@ -12,15 +12,17 @@ from tts_core.errors import IdempotencyConflict, ResultExpired, TTSError, Unauth
 from tts_core.jobs import Health, JsonObject, Request, Synthesize, parse
 from tts_core.service.actions import Action, Area
 from tts_core.service.answers import Answers
+from tts_core.service.attempt import Attempt
 from tts_core.service.cache import open_cache
 from tts_core.service.cache_actions import CacheActions
 from tts_core.service.estimate import estimate_of
 from tts_core.service.jobs import KeptJobs
+from tts_core.service.journal import log_unread
 from tts_core.service.messages import Conversations
 from tts_core.service.personas import PersonaLibrary
 from tts_core.service.references import FetchClip, References
 from tts_core.service.retention import Janitor, RetentionActions
-from tts_core.service.run import LEASE_S, Attempt, Run, Work
+from tts_core.service.run import LEASE_S, Run, Work
 from tts_core.service.synthesis import Synthesis
 from tts_core.service.tenants import TenantRegistry
 from tts_core.service.usage import UsageReports
@@ -30,6 +32,8 @@ from tts_core.settings import Settings
 from tts_core.speech import SpeechEngine
 from tts_core.store import Outcome, Reservation, Store
 from tts_core.synthesizer import Synthesizer
+
+JOB = "job:"
 
 
 class Service:
@@ -77,6 +81,7 @@ class Service:
         self.actions: Mapping[type[Request], Action] = {
             kind: act for area in areas for kind, act in area.actions().items()
         }
+        self._deadline_s = settings.job_deadline_s
         self._runs: dict[tuple[str, str], Run] = {}
         self._janitor = Janitor(store, is_idle=lambda: not self._runs)
 
@@ -92,11 +97,18 @@ class Service:
                 return
             run = await self._find_or_start(request, job_id)
         except TTSError as exc:
+            log_unread(exc.code)
             yield {"error": exc.to_wire(job_id)}
             return
         async with aclosing(run.listen()) as events:
             async for event in events:
                 yield event
+
+    async def lost(self) -> None:
+        """Until the engine is lost, and all who waited for it have been told: only another process can help then."""
+        await self.engine.lost()
+        while self._runs:
+            await asyncio.wait({run.owner for run in self._runs.values()})
 
     async def close(self) -> None:
         """Let what is running settle, then stop the engine and free everything."""
@@ -116,7 +128,9 @@ class Service:
         while (run := self._runs.get(identity)) is not None and run.abandoned:
             await asyncio.wait({run.owner})
         if run is None:
-            run = self._runs[identity] = Run(self.store, reservation, job_id=job_id, work=self._work(request))
+            run = self._runs[identity] = Run(
+                self.store, reservation, job_id=job_id, work=self._work(request), deadline_s=self._deadline_s
+            )
             run.owner.add_done_callback(lambda _: self._ended(identity))
         elif run.fingerprint != reservation.fingerprint:
             raise IdempotencyConflict("the same idempotency_key or job id is being worked on with another body")
@@ -129,6 +143,8 @@ class Service:
     def _work(self, request: Request) -> Work:
         async def work(run: Run, attempt: Attempt) -> JsonObject:
             outcome = attempt.reserved.outcome
+            if outcome is None:
+                await self.engine.known()
             attempt.answer_is_kept = request.answer_is_kept
             if isinstance(request, Synthesize):
                 if outcome is not None:
@@ -142,9 +158,13 @@ class Service:
         return work
 
     async def _health(self) -> JsonObject:
-        engine = {"engine": self.engine.name, "engine_revision": self.engine.revision}
+        """raises  StartupError, EngineLost: this worker will never speak"""
+        engine, is_ready = self.engine, self.engine.is_ready
+        if engine.fault is not None:
+            raise engine.fault
+        told = {"engine": engine.name, "engine_revision": engine.revision} if is_ready else {}
         counts = {"running": len(self._runs), "unsettled": await self.store.count_unsettled()}
-        return {"status": "success", "ready": True, **engine, **counts}
+        return {"status": "success", "ready": is_ready, **told, **counts}
 
 
 def _repeated(outcome: Outcome) -> JsonObject:
@@ -155,6 +175,13 @@ def _repeated(outcome: Outcome) -> JsonObject:
     return repeated
 
 
+def _identity(idempotency_key: str | None, job_id: str) -> str:
+    """A key of the form `job:ID` names the request of an earlier job that had none; no other one can."""
+    if idempotency_key is None:
+        return f"{JOB}{job_id}"
+    return idempotency_key if idempotency_key.startswith(JOB) else f"key:{idempotency_key}"
+
+
 def _reservation(request: Request, job_id: str) -> Reservation:
     scope = request.needed_scope
     assert scope is not None
@@ -162,8 +189,7 @@ def _reservation(request: Request, job_id: str) -> Reservation:
     return Reservation(
         tenant_key=request.tenant_key,
         scope=scope,
-        # Prefixed, so that no idempotency key can be mistaken for another job's id.
-        identity=f"key:{request.idempotency_key}" if request.idempotency_key else f"job:{job_id}",
+        identity=_identity(request.idempotency_key, job_id),
         fingerprint=request.fingerprint(),
         action=request.action,
         input_chars=request.input_chars,

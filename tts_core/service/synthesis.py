@@ -11,13 +11,14 @@ from tts_core.errors import ResultExpired, StoreUnavailable
 from tts_core.jobs import JsonObject, Synthesize
 from tts_core.service.alignments import restored
 from tts_core.service.answers import Answers, Brief
+from tts_core.service.attempt import Attempt
 from tts_core.service.delivery import ChunkStream, tell
 from tts_core.service.flight import Answer
 from tts_core.service.kept import KeptJob, is_kept
 from tts_core.service.listening import Listening
 from tts_core.service.personas import PersonaLibrary
 from tts_core.service.references import References
-from tts_core.service.run import Attempt, Run
+from tts_core.service.run import Run
 from tts_core.store import Store, Tenant
 from tts_core.text import check_script, check_text, choose_language
 from tts_core.types import Warn
@@ -63,7 +64,7 @@ class Synthesis:
         if job is not None:
             attempt.afterwards = job.tidy_up
             await job.keep(kept_at, duration_s=answer.entry.audio_seconds, alignments=result["alignments"])
-        result["timings_ms"] = _timings(attempt.started_s, prepared_s, listening.first_audio_s, spoken_s)
+        result["timings_ms"] = _timings(attempt.started_s, prepared_s, attempt.first_audio_s, spoken_s)
         return await tell(request, result, answer.audio, chunks=listening.chunks, kept_at=kept_at, path=path)
 
     async def _open_job(self, brief: Brief, attempt: Attempt) -> KeptJob | None:

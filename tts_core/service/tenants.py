@@ -22,7 +22,7 @@ from tts_core.jobs import (
     TenantsUpdate,
 )
 from tts_core.service.actions import Action
-from tts_core.service.run import Attempt
+from tts_core.service.attempt import Attempt
 from tts_core.store import Key, NewKey, Receipt, Standing, Store, Tenant
 
 HOUR_S = 3600.0

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from tts_core.errors import TenantNotFound
 from tts_core.jobs import JsonObject, Request, UsageSummarize
 from tts_core.service.actions import Action
+from tts_core.service.attempt import Attempt
 from tts_core.service.delivery import MAX_YIELD_BYTES, wire_bytes
-from tts_core.service.run import Attempt
 from tts_core.store import Grouping, Store, Tenant, UsageCounts, UsageGroup, UsageQuery
 
 MAX_GROUPS = 1000

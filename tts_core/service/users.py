@@ -10,8 +10,8 @@ from dataclasses import asdict
 from tts_core.errors import VoiceNotFound
 from tts_core.jobs import JsonObject, Request, UsersDelete, UsersGet, UsersList, UsersPut, VoiceRef
 from tts_core.service.actions import Action, now
+from tts_core.service.attempt import Attempt
 from tts_core.service.pages import page
-from tts_core.service.run import Attempt
 from tts_core.service.voices import VoiceLibrary
 from tts_core.store import Store, UserRow, VoiceQuery
 

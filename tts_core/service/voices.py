@@ -20,9 +20,9 @@ from tts_core.jobs import (
     VoicesUpdate,
 )
 from tts_core.service.actions import Action
+from tts_core.service.attempt import Attempt
 from tts_core.service.cache import Cache
 from tts_core.service.references import References
-from tts_core.service.run import Attempt
 from tts_core.service.voice_clips import VoiceClips
 from tts_core.service.voice_pages import VoicePages, told, told_builtin
 from tts_core.speech import SpeechEngine

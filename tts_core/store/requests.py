@@ -32,6 +32,11 @@ class Reservation:
     lease_s: float = 30.0
     holder: str | None = None
 
+    @property
+    def idempotency_key(self) -> str:
+        """With which the same tenant names this request from another job."""
+        return self.identity.removeprefix("key:")
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tts_core.errors import Cancelled, ReferenceTooShort, VoiceNotFound
+from tts_core.errors import Cancelled, EngineLost, ReferenceTooShort, StartupError, VoiceNotFound
+from tts_core.speech import Identity
 from tts_core.text.limits import xtts_char_limit
 from tts_core.types import (
     Audience,
@@ -31,7 +32,7 @@ from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
 from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
 from tts_core.xtts.loop import EngineLoop, Listener
 from tts_core.xtts.memory import MAX_WINDOWS, choose_device, slots_for
-from tts_core.xtts.model import Voice, load_model
+from tts_core.xtts.model import OpenModel, Voice, open_model
 from tts_core.xtts.precision import choose_precision
 from tts_core.xtts.reading import Reader, Reading
 from tts_core.xtts.runner import Runner, Spoken
@@ -66,6 +67,8 @@ class XttsEngine:
     """The SpeechEngine behind XTTS_ENGINE=xtts."""
 
     name = "xtts"
+    is_ready = True
+    fault = None
 
     def __init__(
         self,
@@ -75,9 +78,11 @@ class XttsEngine:
         precision: str = "auto",
         slots: int | None = None,
         guarded: bool | None = None,
+        announce: Callable[[Identity], None] = lambda _: None,
     ) -> None:
         """Loads the model and speaks with it, unheard.
 
+        announce     is told what the engine will be, before the weights are read
         slots        utterances decoded together; None: what the device's free memory holds
         guarded      bad takes are spoken anew; None: unless the weights are random, which speak nothing else
         model, gpt   for tests and benchmarks; while the engine is open only its thread may use them
@@ -86,15 +91,18 @@ class XttsEngine:
         chosen = choose_device(device)
         self.precision = exactness = choose_precision(precision, chosen)
         self._device = on = DeviceThread()
-        self.model = model = on.call(lambda: load_model(folder, device=chosen, precision=exactness)).result()
+        opened = on.call(lambda: open_model(folder, precision=exactness)).result()
+        identity = _identity(opened)
+        self.revision, self.sample_rate_hz, self._voices = identity.revision, identity.sample_rate_hz, identity.voices
+        announce(identity)
+        self.model = model = on.call(lambda: opened.load(chosen)).result()
         self._reader = Reader(model.tokenizer)
-        self.revision = f"xtts-{ENGINE_REVISION}-{self.precision}-{model.fingerprint}"
-        self.sample_rate_hz = model.sample_rate_hz
         self._guarded = not model.is_random if guarded is None else guarded
-        self._voices = tuple(BuiltinVoice(id=_slug(name), name=name) for name in model.speakers)
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
         count = slots or slots_for(model.sizes, chosen, exactness.dtype)
-        self.gpt = gpt = on.call(lambda: Gpt(model.gpt, model.sizes, slots=count, linear=exactness.linear)).result()
+        self.gpt = gpt = on.call(
+            lambda: Gpt(model.gpt, model.sizes, slots=count, linear=exactness.linear, packers=exactness.packers)
+        ).result()
         runner = on.call(lambda: Runner(gpt, model.vocoder, slots=count)).result()
         scheduler = Scheduler(slots=count, max_waiting=MAX_WAITING, max_windows=MAX_WINDOWS[chosen.type])
         self._loop = EngineLoop(on, scheduler, runner, rate_hz=self.sample_rate_hz)
@@ -103,6 +111,12 @@ class XttsEngine:
         take = self._warm_up_take()
         on.call(lambda: self._loop.warm_up(take)).result()
         on.send(self._loop.run)
+
+    async def known(self) -> None:
+        """It was, before there was one."""
+
+    async def lost(self) -> None:
+        await asyncio.shield(asyncio.wrap_future(self._loop.lost))
 
     def voices(self) -> Sequence[BuiltinVoice]:
         return self._voices
@@ -114,6 +128,7 @@ class XttsEngine:
         """raises ReferenceTooShort if a clip has less than a third of a second"""
         if any(len(clip.samples) < MIN_CLIP_S * clip.sample_rate_hz for clip in clips):
             raise ReferenceTooShort(f"each reference clip must be at least {MIN_CLIP_S} s long")
+        self._refuse_if_closed()
         voice = await asyncio.wrap_future(self._device.call(lambda: self.model.voices.encode(clips)))
         return Speaker(
             conditioning={
@@ -125,11 +140,11 @@ class XttsEngine:
     async def speak(self, utterance: Utterance, manner: Manner, audience: Audience) -> AsyncGenerator[AudioChunk]:
         """See SpeechEngine.
 
-        raises  TextTooLong if the model has no place even for a part of the text, Cancelled once the engine is closed
+        raises  TextTooLong if the model has no place even for a part of the text, Cancelled once the engine is closed,
+                EngineLost once its device is
         """
         voice = self._voice_of(manner.speaker)
-        if self._device.is_closed:
-            raise Cancelled("the engine is closed")
+        self._refuse_if_closed()
         for reading in await self._reader.read_parts(utterance.text, manner.language):
             ask = partial(self._take, reading, voice, manner, audience)
             async with aclosing(self._speak_reading(ask, chars=reading.chars)) as chunks:
@@ -166,6 +181,12 @@ class XttsEngine:
         await asyncio.to_thread(self._device.close)
         self._reader.close()
 
+    def _refuse_if_closed(self) -> None:
+        if self._loop.lost.done():
+            raise EngineLost("the device of this worker failed")
+        if self._device.is_closed:
+            raise Cancelled("the engine is closed")
+
     def _take(self, reading: Reading, voice: Voice, manner: Manner, audience: Audience, *, retry: int) -> Spoken:
         sizes, seed = self.model.sizes, manner.sampling.seed
         return Spoken(
@@ -194,6 +215,24 @@ class XttsEngine:
         if speaker.builtin not in self._builtin:
             raise VoiceNotFound(f"XTTS has no built-in voice {speaker.builtin!r}")
         return self._builtin[speaker.builtin]
+
+
+def start_engine(folder: Path, announce: Callable[[Identity], None], *, device: str, precision: str) -> XttsEngine:
+    """As `XttsEngine`, for a worker: a model that is too large is no fault of the machine's. raises StartupError"""
+    try:
+        return XttsEngine(folder, device=device, precision=precision, announce=announce)
+    except (torch.OutOfMemoryError, MemoryError) as exc:
+        raise StartupError("the model does not fit into the memory of this device") from exc
+
+
+def _identity(opened: OpenModel) -> Identity:
+    return Identity(
+        name=XttsEngine.name,
+        revision=f"xtts-{ENGINE_REVISION}-{opened.precision}-{opened.fingerprint}",
+        sample_rate_hz=opened.sample_rate_hz,
+        voices=tuple(BuiltinVoice(id=_slug(name), name=name) for name in opened.speakers),
+        max_chars=xtts_char_limit,
+    )
 
 
 def _best(takes: Sequence[Spoken], *, chars: int) -> Spoken:

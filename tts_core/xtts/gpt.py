@@ -7,7 +7,9 @@ among them is decoded along and never read.
 import math
 import mmap
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,11 +65,15 @@ class Gpt:
         *,
         slots: int,
         linear: MakeLinear = dense,
+        packers: int = 0,
     ) -> None:
-        """weights: as the checkpoint names them, `gpt.` removed, matrices [out, in]; on the device, in its precision"""
+        """
+        weights  as the checkpoint names them, `gpt.` removed, matrices [out, in]; on the device, in its precision
+        packers  see `Precision`
+        """
         self.sizes = sizes
         self._weights = weights
-        self._layers = [_layer(weights, n, linear) for n in range(sizes.layers)]
+        self._layers = _layers(weights, sizes.layers, linear, packers=packers)
         self._head = linear(weights, "mel_head")
         table = weights["mel_embedding.weight"]
         self.device, self.dtype = table.device, table.dtype
@@ -190,7 +196,15 @@ def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> 
     return torch.frombuffer(mmap.mmap(-1, dtype.itemsize * math.prod(shape)), dtype=dtype).view(shape)
 
 
-def _layer(weights: Mapping[str, Tensor], number: int, linear: MakeLinear) -> Layer:
+def _layers(weights: Mapping[str, Tensor], count: int, linear: MakeLinear, *, packers: int) -> Sequence[Layer]:
+    make = partial(_layer, weights, linear=linear)
+    if not packers:
+        return [make(number) for number in range(count)]
+    with ThreadPoolExecutor(packers) as pool:
+        return list(pool.map(make, range(count)))
+
+
+def _layer(weights: Mapping[str, Tensor], number: int, *, linear: MakeLinear) -> Layer:
     name = f"gpt.h.{number}"
     return Layer(
         norm_1=(weights[f"{name}.ln_1.weight"], weights[f"{name}.ln_1.bias"]),

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
+from concurrent.futures import Future
 
 import numpy as np
 
-from tts_core.errors import Cancelled, StartupError, TTSError, scrubbed
+from tts_core.errors import Cancelled, EngineLost, StartupError, TTSError, scrubbed
 from tts_core.types import FloatArray
 from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.runner import Flight, Runner, Spoken
@@ -30,7 +31,10 @@ class Listener:
 
 
 class EngineLoop:
-    """Others send it work; nothing but the thread touches scheduler and runner."""
+    """Others send it work; nothing but the thread touches scheduler and runner.
+
+    lost  done once the device can no longer be used
+    """
 
     def __init__(self, device: DeviceThread, scheduler: Scheduler, runner: Runner, *, rate_hz: int) -> None:
         self._device = device
@@ -38,6 +42,7 @@ class EngineLoop:
         self._runner = runner
         self._rate_hz = rate_hz
         self._listeners: dict[Sequence, Listener] = {}
+        self.lost: Future[None] = Future()
 
     def warm_up(self, sequence: Sequence) -> None:
         """On the thread: speak it, unheard, before the loop runs.
@@ -70,14 +75,17 @@ class EngineLoop:
 
     def run(self) -> None:
         """On the thread, until it is closed or the device can no longer be used; then every listener is told."""
+        reason: TTSError = Cancelled("the engine is closed")
         try:
             self._work()
         except Exception as exc:  # noqa: BLE001  the root of the thread: a device that cannot even be cleaned is lost
             log.error("the device is lost: %s", scrubbed(exc))
+            reason = EngineLost("the device of this worker failed")
             self._device.close()
             self._device.take(block=True)  # those who asked meanwhile are listeners, too
+            self.lost.set_result(None)
         for listener in self._listeners.values():
-            listener.tell(Cancelled("the engine is closed"))
+            listener.tell(reason)
 
     def _work(self) -> None:
         """A step is in flight where the device can: none waits for its codes."""
@@ -151,7 +159,8 @@ class EngineLoop:
     def _fail(self, step: Step, exc: Exception) -> None:
         sequences = [w.sequence for w in step.windows] if isinstance(step, Vocode) else step.sequences
         for sequence in sequences:
+            self._scheduler.cancel(sequence)
+        self._runner.wash(self._scheduler.free_slots)  # raises, if the device is lost: that is what they are told then
+        for sequence in sequences:
             if (listener := self._listeners.pop(sequence, None)) is not None:
                 listener.tell(exc)
-            self._scheduler.cancel(sequence)
-        self._runner.wash(self._scheduler.free_slots)

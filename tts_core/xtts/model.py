@@ -14,7 +14,7 @@ from tts_core.errors import StartupError
 from tts_core.xtts import files, hifigan
 from tts_core.xtts.config import Config, read_config
 from tts_core.xtts.gpt import PREFIX_POSITIONS, GptSizes
-from tts_core.xtts.linear import SCALE
+from tts_core.xtts.linear import SCALE, prepacked_int8
 from tts_core.xtts.precision import EXACT, Precision
 from tts_core.xtts.speaker_encoder import EMBEDDING_WIDTH, SpeakerEncoder
 from tts_core.xtts.vocoder import Vocoder
@@ -115,29 +115,68 @@ class Plan:
         )
 
 
-def load_model(folder: Path, *, device: torch.device, precision: Precision = EXACT) -> XttsModel:
-    """Read a folder that `checkpoint convert` made, or an official one.
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenModel:
+    """A folder that was looked into: what the model is called is known, and its weights are still to be read.
+
+    saved        tensors by official name, paged in from their file when they are first touched
+    digest       of the official file they are or were in
+    speakers, fingerprint, is_random    as `XttsModel` has them
+    """
+
+    folder: Path
+    plan: Plan
+    saved: Mapping[str, Tensor]
+    digest: str
+    is_int8: bool
+    precision: Precision
+    speakers: Mapping[str, Voice]
+    fingerprint: str
+    is_random: bool
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.plan.config.output_sample_rate
+
+    def load(self, device: torch.device) -> XttsModel:
+        """raises StartupError if the weights do not fit config.json, or one is not finite"""
+        plan = self.plan
+        tensors = place(self.saved, plan.wanted(self.precision.dtype, int8=self.is_int8), device)
+        plan.fill(tensors)
+        return XttsModel(
+            sizes=plan.sizes,
+            gpt=plan.gpt(tensors) | self._packed(),
+            vocoder=plan.vocoder(tensors, self.precision.vocoder),
+            voices=VoiceEncoder(plan.conditioner, plan.speaker_encoder, _listening(plan.config)),
+            tokenizer=plan.tokenizer,
+            speakers=self.speakers,
+            sample_rate_hz=self.sample_rate_hz,
+            fingerprint=self.fingerprint,
+            is_random=self.is_random,
+        )
+
+    def _packed(self) -> dict[str, Tensor]:
+        is_wanted = self.is_int8 and self.precision.linear is prepacked_int8
+        return files.open_packed(self.folder, weights_digest=self.digest) if is_wanted else {}
+
+
+def open_model(folder: Path, *, precision: Precision = EXACT) -> OpenModel:
+    """Look into a folder that `checkpoint convert` made, or an official one.
 
     precision  a converted file of its name is taken, else one of float32
-    raises     StartupError if a file cannot be read, names code, or does not fit config.json, or a weight is not finite
+    raises     StartupError if a file cannot be read or names code
     """
     plan = make_plan(folder)
     saved, digest, is_int8 = _saved(folder, precision.name)
     speakers = load_speakers(folder, plan.sizes)
-    tensors = place(saved, plan.wanted(precision.dtype, int8=is_int8), device)
-    plan.fill(tensors)
     is_random = (folder / RANDOM_WEIGHTS_MARK).is_file()
-    return XttsModel(
-        sizes=plan.sizes,
-        gpt=plan.gpt(tensors) | (files.open_packed(folder, weights_digest=digest) if is_int8 else {}),
-        vocoder=plan.vocoder(tensors, precision.vocoder),
-        voices=VoiceEncoder(plan.conditioner, plan.speaker_encoder, _listening(plan.config)),
-        tokenizer=plan.tokenizer,
-        speakers=speakers,
-        sample_rate_hz=plan.config.output_sample_rate,
-        fingerprint=_fingerprint(folder, digest, speakers) + ("-random-weights" if is_random else ""),
-        is_random=is_random,
-    )
+    fingerprint = _fingerprint(folder, digest, speakers) + ("-random-weights" if is_random else "")
+    return OpenModel(folder, plan, saved, digest, is_int8, precision, speakers, fingerprint, is_random)
+
+
+def load_model(folder: Path, *, device: torch.device, precision: Precision = EXACT) -> XttsModel:
+    """raises StartupError as `open_model` and `OpenModel.load`"""
+    return open_model(folder, precision=precision).load(device)
 
 
 def make_plan(folder: Path) -> Plan:

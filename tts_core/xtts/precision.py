@@ -10,6 +10,8 @@ from tts_core.xtts.linear import (
     dense,
     has_fast_bf16,
     has_fast_int8,
+    has_narrow_int8,
+    narrow_int8,
     prepacked_bf16,
     prepacked_int8,
 )
@@ -21,6 +23,8 @@ class Precision:
     name     of the GPT's matrices: fp32, bf16, fp16 or int8
     dtype    of the GPT's other weights, and of its cache
     linear   how its matrices are multiplied
+    packers  threads that pack them side by side; 0: the thread that computes does, which shares one team of OpenMP
+    kind     tells two ways to multiply that have one name
     vocoder  of all of the vocoder. In bfloat16 its waveform has 42 to 47 dB over the difference to float32's: measured
              on random weights made as lively as speech, see `benchmarks/LOG.md`
     """
@@ -29,10 +33,12 @@ class Precision:
     dtype: torch.dtype = torch.float32
     linear: MakeLinear = dense
     vocoder: torch.dtype = torch.float32
+    packers: int = 0
+    kind: str = ""
 
     def __str__(self) -> str:
         """`int8-bf16`: GPT, then vocoder. Whatever can change a sample is in it."""
-        return f"{self.name}-{NAMES[self.vocoder]}"
+        return f"{self.name}{self.kind}-{NAMES[self.vocoder]}"
 
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -54,6 +60,8 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     fast = {}
     if has_fast_int8():
         fast["int8"] = Precision("int8", linear=prepacked_int8, vocoder=vocoder)
+    elif has_narrow_int8():
+        fast["int8"] = Precision("int8", linear=narrow_int8, vocoder=vocoder, packers=2, kind="x7")
     if has_fast_bf16():
         fast["bf16"] = Precision("bf16", linear=prepacked_bf16, vocoder=vocoder)
     if wanted in ("auto", "fast"):
