@@ -18,10 +18,11 @@ from tests.fake_platform import FakePlatform
 API_KEY = "rpa_test_key"
 EXECUTION_MS = 1500
 
-Fault = Literal[429, 403, 500, "no answer", "lost", "timed out", "cancelled", "gap", "no output", "cut short"]
-"""A number is the status of an answer that does nothing. "no answer": done, and the connection closed. "lost", "timed
-out", "cancelled": the job's fate. "gap": of the next result in parts one is missing; "no output": of the next all is.
-"cut short": the file ends before its Content-Length."""
+Fault = Literal[429, 403, 500, "no answer", "expired", "cancelled", "lost", "gap", "no output", "cut short"]
+"""A number is the status of an answer that does nothing. "no answer": done, and the connection closed. "expired",
+"cancelled": what becomes of the job that is queued. "lost": the job is not known from now on. "gap": of the next
+result in parts one is missing; "no output": of the next result all is. "cut short": the file ends before its
+Content-Length."""
 
 
 class FakeApi:
@@ -91,11 +92,18 @@ class FakeApi:
     async def _run(self, request: web.Request) -> Mapping[str, Any]:
         body = await request.json()
         self.policies.append(body.get("policy"))
-        return {"id": self.platform.submit(body["input"]), "status": "IN_QUEUE"}
+        job_id = self.platform.submit(body["input"])
+        match self._take_fault("run", "expired", "cancelled"):  # no worker can have taken it yet
+            case "expired":
+                self._end(job_id, "TIMED_OUT")
+            case "cancelled":
+                self._end(job_id, "CANCELLED")
+        return {"id": job_id, "status": "IN_QUEUE"}
 
     async def _status(self, request: web.Request) -> Mapping[str, Any] | None:
         job_id = request.match_info["job"]
-        self._meet_fate(job_id)
+        if self._take_fault("status", "lost"):
+            self._fates[job_id] = "lost"
         if job_id not in self.platform.ledger.jobs or self._fates.get(job_id) == "lost":
             return None
         told: dict[str, Any] = {"id": job_id, "status": self._state(job_id), "delayTime": 10}
@@ -118,17 +126,6 @@ class FakeApi:
         job_id = request.match_info["job"]
         self._end(job_id, "CANCELLED")
         return {"id": job_id, "status": "CANCELLED"}
-
-    def _meet_fate(self, job_id: str) -> None:
-        if self._state(job_id) in ("COMPLETED", "FAILED"):
-            return
-        match self._take_fault("status", "lost", "timed out", "cancelled"):
-            case "lost":
-                self._fates[job_id] = "lost"
-            case "timed out":
-                self._end(job_id, "TIMED_OUT")
-            case "cancelled":
-                self._end(job_id, "CANCELLED")
 
     def _end(self, job_id: str, state: str) -> None:
         self._fates[job_id] = state

@@ -21,9 +21,8 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         # The package's docstring says why: this never returns.
         rest = [arg for arg in argv if arg != "--local"]
         os.execv(sys.executable, [sys.executable, "-m", "handler", "batch", *rest])  # noqa: S606
-    parser = _parser()
+    parser = make_parser(env)
     args = parser.parse_args(argv)
-    args.endpoint = args.endpoint or env.get("RUNPOD_ENDPOINT_ID")
     needed = {"--endpoint": args.endpoint} | {name: env.get(name) for name in ("RUNPOD_API_KEY", "TTS_TENANT_KEY")}
     missing = [name for name, value in needed.items() if not value]
     if missing and not args.check:
@@ -31,10 +30,11 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     lines = checked(args)
     if isinstance(lines, int):
         return lines
-    return asyncio.run(_speak(args, lines, env))
+    return asyncio.run(speak(args, lines, env))
 
 
-async def _speak(args: argparse.Namespace, lines: Sequence[Line], env: Mapping[str, str]) -> int:
+async def speak(args: argparse.Namespace, lines: Sequence[Line], env: Mapping[str, str]) -> int:
+    """The exit status."""
     # RunPod's own SDK takes the API's address from this variable, too.
     address = f"{env.get('RUNPOD_ENDPOINT_BASE_URL') or API}/{args.endpoint}"
     policy = Policy(first_wait_s=args.backoff)
@@ -43,7 +43,7 @@ async def _speak(args: argparse.Namespace, lines: Sequence[Line], env: Mapping[s
         return await carry_out(args, lines, site, drains=True)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tts_core.batch",
         description="Speaks a file of lines. Keys come from RUNPOD_API_KEY and TTS_TENANT_KEY.",
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_arguments(parser)
     parser.add_argument("--local", action="store_true", help="speak on this machine, without RunPod")
+    parser.set_defaults(endpoint=env.get("RUNPOD_ENDPOINT_ID"))
     return parser
 
 

@@ -80,10 +80,12 @@ async def _until_ended(runner: Runner, run: Awaitable[None], *, drains: bool) ->
         else:
             running.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
         loop.add_signal_handler(number, on_signal)
     await asyncio.wait({running})
+    for number in signals:
+        loop.remove_signal_handler(number)
     if not running.cancelled():
         running.result()
 

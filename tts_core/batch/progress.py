@@ -9,12 +9,16 @@ from typing import TextIO
 from tts_core.batch.tally import Tally
 
 LINE_EVERY_S = 10.0
-BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}"
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 @contextmanager
-def shown(tally: Tally, *, out: TextIO = sys.stderr) -> Iterator[Callable[[], None]]:
-    """Yields what is to be called when the tally has changed."""
+def shown(tally: Tally, *, out: TextIO | None = None) -> Iterator[Callable[[], None]]:
+    """Yields what is to be called when the tally has changed.
+
+    out  where it is shown; standard errors by default
+    """
+    out = out or sys.stderr
     started_s = time.monotonic()
     with _bar(tally, out, started_s) if out.isatty() else _lines(tally, out, started_s) as tell:
         yield tell

@@ -1,5 +1,6 @@
 """The file as its rows: csv, jsonl or txt to fields of the wire, with the line each one starts on."""
 
+import codecs
 import csv
 import io
 import json
@@ -48,8 +49,9 @@ def read(path: Path, kind: Kind) -> Iterator[Row | Problem]:
 
 
 def _decoded(data: bytes) -> str:
+    data = data.removeprefix(codecs.BOM_UTF8)  # spreadsheets put it first
     try:
-        return data.decode("utf-8-sig")  # spreadsheets put a byte order mark first
+        return data.decode()
     except UnicodeDecodeError as exc:
         raise BadInput(Problem(data.count(b"\n", 0, exc.start) + 1, "is no UTF-8 text")) from exc
 
