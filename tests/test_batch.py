@@ -6,7 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,23 +50,24 @@ class Site:
     folder: Path
     capsys: pytest.CaptureFixture[str]
 
-    async def start(self, *args: object, **env: str) -> asyncio.subprocess.Process:
+    async def start(self, *args: object, env: Mapping[str, str] = {}) -> asyncio.subprocess.Process:
         """`python -m tts_core.batch`, in a process of its own."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("XTTS_", "RUNPOD_"))}
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tts_core.batch", *map(str, args)),
             cwd=ROOT,
-            env=ours | self.env() | env,
+            env=ours | self.env() | dict(env),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def run(self, *args: object, job_timeout_s: float = 60.0, **env: str) -> Ran:
+    async def run(self, *args: object, job_timeout_s: float = 60.0, env: Mapping[str, str] = {}) -> Ran:
         """The same in this process, which need not be started."""
-        parsed = make_parser(self.env() | env).parse_args([*map(str, args), "--backoff", "0.05"])
+        everything = self.env() | dict(env)
+        parsed = make_parser(everything).parse_args(["--backoff", "0.05", *map(str, args)])
         parsed.job_timeout = job_timeout_s
         lines = checked(parsed)
-        status = lines if isinstance(lines, int) else await speak(parsed, lines, self.env() | env)
+        status = lines if isinstance(lines, int) else await speak(parsed, lines, everything)
         out, said = self.capsys.readouterr()
         return Ran(status, json.loads(out.splitlines()[-1]) if out else {}, said)
 
@@ -240,15 +241,18 @@ async def until(done: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "code"),
+    ("env", "args", "code"),
     [
-        ({"TTS_TENANT_KEY": "tts_live_abcdefgh_wrong"}, "unauthorized"),
-        ({"RUNPOD_API_KEY": "wrong"}, "runpod_unauthorized"),
-        ({"RUNPOD_ENDPOINT_ID": "other"}, "endpoint_not_found"),
+        ({"TTS_TENANT_KEY": "tts_live_abcdefgh_wrong"}, (), "unauthorized"),
+        ({"RUNPOD_API_KEY": "wrong"}, (), "runpod_unauthorized"),
+        ({"RUNPOD_ENDPOINT_ID": "other"}, (), "endpoint_not_found"),
+        ({"RUNPOD_ENDPOINT_BASE_URL": "http://127.0.0.1:9"}, ("--backoff", "0"), "runpod_unreachable"),
     ],
 )
-async def test_what_every_line_would_fail_with_stops_the_batch(site: Site, env: dict[str, str], code: str) -> None:
-    ran = await site.run(site.file(lines(40)), "--out", site.folder / "out", "--parallel", "2", **env)
+async def test_what_every_line_would_fail_with_stops_the_batch(
+    site: Site, env: dict[str, str], args: tuple[str, ...], code: str
+) -> None:
+    ran = await site.run(site.file(lines(40)), "--out", site.folder / "out", "--parallel", "2", *args, env=env)
     assert (ran.status, ran.summary["status"], ran.summary["failed"]) == (3, "stopped", 0)
     assert f"stopped: {code}" in ran.said
     assert site.api.calls["run"] <= 2
@@ -256,7 +260,9 @@ async def test_what_every_line_would_fail_with_stops_the_batch(site: Site, env: 
 
 async def test_an_empty_quota_stops_the_batch_and_keeps_what_was_spoken(site: Site) -> None:
     key = await a_key(site.data_dir, Limits(quota_minutes=0.25))
-    ran = await site.run(site.file(lines(20)), "--out", site.folder / "out", "--parallel", "1", TTS_TENANT_KEY=key)
+    ran = await site.run(
+        site.file(lines(20)), "--out", site.folder / "out", "--parallel", "1", env={"TTS_TENANT_KEY": key}
+    )
     assert (ran.status, "stopped: quota_exceeded" in ran.said) == (3, True), ran.said
     assert 1 <= ran.summary["done"] == len(heard(site.folder / "out")) < 20
     assert site.api.calls["run"] == ran.summary["done"] + 1
@@ -285,7 +291,7 @@ async def test_two_runs_in_one_folder_are_refused(site: Site) -> None:
 async def test_the_same_file_is_spoken_on_this_machine(site: Site) -> None:
     path, out, data_dir = site.file(lines(3)), site.folder / "out", site.folder / "data"
     env = {"XTTS_DATA_DIR": str(data_dir), "TTS_TENANT_KEY": "", "RUNPOD_API_KEY": ""}
-    ran = await ended(await site.start(path, "--out", out, "--local", "--format", "flac", **env))
+    ran = await ended(await site.start(path, "--out", out, "--local", "--format", "flac", env=env))
     assert (ran.status, ran.summary["done"]) == (0, 3), ran.said
     assert list(heard(out)) == ["00001-n0.flac", "00002-n1.flac", "00003-n2.flac"]
     assert not site.api.calls

@@ -21,8 +21,8 @@ from tts_core.batch.part import Part
 from tts_core.batch.retry import Policy
 from tts_core.jobs import JsonObject
 
-TRIES = 8
-"""Of one request, the first included: about two minutes at the usual waits. What 429 refused is not counted."""
+TRIES = 20
+"""Of one request, the first included: ten minutes or more at the usual waits. What 429 refused is not counted."""
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 """Longest silence; an answer of 10 MB may take longer as a whole."""
