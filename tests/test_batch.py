@@ -59,6 +59,7 @@ class Site:
             env=ours | self.env() | dict(env),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
 
     async def run(self, *args: object, job_timeout_s: float = 60.0, env: Mapping[str, str] = {}) -> Ran:
@@ -295,3 +296,17 @@ async def test_the_same_file_is_spoken_on_this_machine(site: Site) -> None:
     assert (ran.status, ran.summary["done"]) == (0, 3), ran.said
     assert list(heard(out)) == ["00001-n0.flac", "00002-n1.flac", "00003-n2.flac"]
     assert not site.api.calls
+
+
+async def test_ctrl_c_on_this_machine_leaves_at_once_and_fails_no_line(site: Site) -> None:
+    """As a terminal sends it: to eSpeak's processes, too."""
+    jobs = [*lines(1), *lines(2, text=SENTENCE * 400, format="mp3")[1:]]
+    path, out = site.file(jobs), site.folder / "out"
+    env = {"XTTS_DATA_DIR": str(site.folder / "data"), "TTS_TENANT_KEY": ""}
+    client = await site.start(path, "--out", out, "--local", env=env)
+    await until(lambda: bool(list(out.glob("*.wav"))))
+    os.killpg(client.pid, signal.SIGINT)
+    ran = await ended(client)
+    assert (ran.status, ran.summary["done"], ran.summary["failed"], ran.summary["left"]) == (130, 1, 0, 1), ran.said
+    assert "Traceback" not in ran.said
+    assert not list(out.glob(".*"))

@@ -136,7 +136,7 @@ async def test_a_full_disk_stops_everything(tmp_path: Path) -> None:
 
 async def test_a_rate_limit_costs_no_attempts(tmp_path: Path) -> None:
     slow = LineFailed("rate_limited", "slow down", retryable=True, retry_after_s=0.001)
-    tally = await run(tmp_path, Scripted(a=[slow] * 10), "a")
+    tally = await run(tmp_path, Scripted(a=[*[slow] * 10, BUSY, BUSY]), "a")
     assert (tally.done, tally.failures) == (1, [])
 
 
@@ -191,6 +191,11 @@ def test_the_error_of_a_failed_job(error: object, code: str, retryable: bool) ->
         [{"event": "audio", "seq": 1, "audio_base64": "QUJD"}],
         [{"event": "audio", "seq": 0, "audio_base64": "QUJD"}] * 2,
         [{"event": "audio", "seq": 0, "audio_base64": "QUJD"}, {"event": "done", "chunks": 2, "status": "success"}],
+        [
+            {"event": "audio", "seq": 1, "audio_base64": "QUJD"},
+            {"event": "audio", "seq": 0, "audio_base64": "QUJD"},
+            {"event": "done", "chunks": 2, "status": "success"},
+        ],
         [{"event": "done", "chunks": 1, "status": "success"}],
         [{"status": "success"}],
         [{"status": "success", "audio_base64": "?"}],
