@@ -36,7 +36,16 @@ ALLOWED: dict[str, set[str]] = {
         "tts_core.text",
         "tts_core.audio",
     },
-    "tts_core.cli": {"tts_core.service", "tts_core.jobs", "tts_core.store", "tts_core.audio", "tts_core.cli_tenants"},
+    "tts_core.batch": {"tts_core.batch", "tts_core.jobs", "tts_core.audio"},
+    "tts_core.cli": {
+        "tts_core.service",
+        "tts_core.jobs",
+        "tts_core.store",
+        "tts_core.audio",
+        "tts_core.cli_batch",
+        "tts_core.cli_tenants",
+    },
+    "tts_core.cli_batch": {"tts_core.service", "tts_core.batch"},
     "tts_core.cli_tenants": {"tts_core.service", "tts_core.jobs", "tts_core.store"},
 }
 """Beside the leaves, which everything may use."""
@@ -46,7 +55,7 @@ HOMES: dict[str, set[str]] = {
     "sqlite3": {"storage.local.database"},
     "postgrest": {"storage.supabase.client"},
     "storage3": {"storage.supabase.client"},
-    "httpx": {"storage.supabase.client"},
+    "httpx": {"storage.supabase.client", "tts_core.batch.endpoint"},
     "pydantic": {"tts_core.jobs", "tts_core.settings"},
     "torch": {"tts_core.xtts"},
     "torchaudio": {"tts_core.xtts"},

@@ -138,6 +138,7 @@ async def test_a_finished_request_is_told_again_and_costs_nothing(worker: Worker
         again = await worker.events(job, "2")
         assert again[-1]["request_id"] == first[-1]["request_id"]
         assert again[-1].get("audio_url") == first[-1].get("audio_url")
+        assert again[-1].get("chunks", 0) == len(again) - 1
         if audio_of(first):
             np.testing.assert_array_equal(samples_of(audio_of(again)), samples_of(audio_of(first)))
         assert worker.engine.started == ["abcdef"]

@@ -1,4 +1,4 @@
-"""Local jobs and tenants: the same handler through the same events, on this machine.
+"""Local jobs, batches and tenants: the same handler through the same events, on this machine.
 
 The SDK's own --test_input never iterates a generator handler, so it would print an object instead of speaking.
 """
@@ -17,10 +17,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tts_core import cli_tenants
+from tts_core import cli_batch, cli_tenants
 from tts_core.audio.encode import seal
 from tts_core.errors import InvalidInput, TTSError
 from tts_core.jobs import JsonObject, json_schema
+from tts_core.jobs.files import with_files
 from tts_core.service import Service
 from tts_core.store import Store
 
@@ -42,6 +43,8 @@ def main(
     if args.command == "schema":
         _say(json.dumps(json_schema(), indent=2))
         return 0
+    if args.command == "batch":
+        return cli_batch.run(args, build, make_handler, fill_key=fill_key)
     try:
         job = None if args.command else _read_job(args.job)
         service = build()
@@ -65,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("schema", help="print the JSON Schema of a job's input")
     cli_tenants.add_parser(commands)
+    cli_batch.add_parser(commands)
     return parser
 
 
@@ -119,25 +123,7 @@ def _read_job(source: str) -> JsonObject:
     if not isinstance(job, dict) or "input" not in job:
         job = {"input": job}
     base = Path.cwd() if source == "-" else Path(source).parent
-    return {"id": f"local-{uuid.uuid4()}", **job, "input": _with_files(job["input"], base)}
-
-
-def _with_files(body: object, base: Path) -> object:
-    """`"reference_audio_base64": "@clip.wav"` is the content of that file, as curl has it."""
-    if not isinstance(body, dict) or "reference_audio_base64" not in body:
-        return body
-    given = body["reference_audio_base64"]
-    clips = [_content(clip, base) for clip in (given if isinstance(given, list) else [given])]
-    return body | {"reference_audio_base64": clips}
-
-
-def _content(clip: object, base: Path) -> object:
-    if not isinstance(clip, str) or not clip.startswith("@"):
-        return clip
-    try:
-        return base64.b64encode((base / clip[1:]).read_bytes()).decode()
-    except OSError as exc:
-        raise InvalidInput(f"reference_audio_base64: {exc}") from exc
+    return {"id": f"local-{uuid.uuid4()}", **job, "input": with_files(job["input"], base)}
 
 
 class _Sink:

@@ -203,6 +203,10 @@ async def uncancelled(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def _kept(result: JsonObject) -> str:
-    """The result as its row keeps it: the audio is an object of the store, and a new key is told once only."""
-    kept = {k: v for k, v in result.items() if k not in ("audio_base64", "audio_url", "expires_at")}
+    """The result as its row keeps it: the audio is an object of the store, and a new key is told once only.
+
+    In how many chunks the audio is told is up to each telling.
+    """
+    of_telling = ("audio_base64", "audio_url", "expires_at", "event", "chunks")
+    kept = {k: v for k, v in result.items() if k not in of_telling}
     return json.dumps(kept | ({"tenant_key": None} if "tenant_key" in kept else {}))

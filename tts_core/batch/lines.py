@@ -1,0 +1,154 @@
+"""Rows become lines that may be sent: defaults filled in, checked by the wire's own model, named and told apart."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from tts_core.batch.reading import BadInput, Problem, Row
+from tts_core.errors import TTSError
+from tts_core.jobs import JsonObject, parse
+from tts_core.jobs.files import with_files
+
+MAX_BODY_BYTES = 9_900_000
+"""RunPod takes 10 MB a job; the rest is for its wrapping and the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One job of the batch.
+
+    number    where it stands in the file, for people
+    identity  what tells it from the other lines of the batch, wherever it moves; with the body, its key
+    file      of its audio, below DIR
+    body      `input` of the job, without keys
+    own_key   the `idempotency_key` that the file gave it
+    """
+
+    number: int
+    identity: str
+    file: str
+    body: JsonObject = field(repr=False)
+    own_key: str | None = None
+
+    @property
+    def chars(self) -> int:
+        return len(self.body["text"])
+
+    def key(self, batch_id: str) -> str:
+        """The idempotency key: the same line of the same batch has the same one, a changed line has another.
+
+        batch_id  of the folder: the same file spoken into another folder is another batch, asked for anew
+        """
+        return self.own_key or "batch-" + _digest([batch_id, self.identity, self.body])[:40]
+
+
+def plan(rows: Iterable[Row | Problem], defaults: JsonObject, *, base: Path) -> Sequence[Line]:
+    """The lines to speak, all of them valid.
+
+    defaults  fields for every line that does not say otherwise
+    base      folder that clips named as `@clip.wav` are looked for in
+    raises    BadInput with all that is wrong in the whole file
+    """
+    drafts = [_draft(row, defaults, base) if isinstance(row, Row) else row for row in rows]
+    problems = [draft for draft in drafts if isinstance(draft, Problem)]
+    valid = [draft for draft in drafts if isinstance(draft, _Draft)]
+    problems += _twice([(draft.number, draft.id) for draft in valid], "id")
+    problems += _twice([(draft.number, draft.own_key) for draft in valid], "idempotency_key")
+    lines = _named(valid)
+    problems += _twice([(line.number, line.file.casefold()) for line in lines], "file")
+    if not drafts:
+        problems = [Problem(0, "there is nothing to speak")]
+    if problems:
+        raise BadInput(*sorted(problems, key=lambda problem: problem.number))
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    number: int
+    body: JsonObject
+    id: str | None
+    file: str | None
+    own_key: str | None
+
+
+def _draft(row: Row, defaults: JsonObject, base: Path) -> _Draft | Problem:
+    fields = defaults | row.fields
+    names = {name: fields.pop(name, None) for name in ("id", "file")}
+    try:
+        fields = with_files(fields, base)
+        reason = _refusal(fields) or _bad_names(names)
+    except TTSError as error:
+        reason = str(error)
+    if reason:
+        return Problem(row.number, reason)
+    own_key = fields.pop("idempotency_key", None)
+    identity = None if names["id"] is None else str(names["id"])
+    return _Draft(row.number, fields, identity, names["file"], own_key)
+
+
+def _refusal(fields: JsonObject) -> str | None:
+    """raises  TTSError where the wire's own model refuses the line"""
+    if fields.get("tenant_key") is not None:
+        return "tenant_key: does not belong into a file; set TTS_TENANT_KEY"
+    if fields.get("action", "synthesize") != "synthesize":
+        return "action: a batch only speaks (synthesize)"
+    parse(fields)
+    if not fields["text"].strip():
+        return "text: is empty"
+    size_bytes = len(json.dumps(fields))
+    return f"has {size_bytes} bytes, more than {MAX_BODY_BYTES}" if size_bytes > MAX_BODY_BYTES else None
+
+
+def _bad_names(names: Mapping[str, object]) -> str | None:
+    id, file = names["id"], names["file"]
+    if id is not None and (not isinstance(id, str | int) or not 0 < len(str(id)) <= 200):
+        return "id: must be a text of 1 to 200 characters, or a whole number"
+    if file is not None and (not isinstance(file, str) or not _is_safe(file)):
+        return "file: must be a name below the output folder, without .. or hidden parts"
+    return None
+
+
+def _is_safe(file: str) -> bool:
+    path = PurePosixPath(file)
+    fits = 0 < len(file) <= 200 and file.isprintable() and "\\" not in file and not file.endswith("/")
+    return fits and not path.is_absolute() and not any(part.startswith(".") for part in path.parts)
+
+
+def _named(drafts: Sequence[_Draft]) -> Sequence[Line]:
+    seen: Counter[str] = Counter()
+    lines = []
+    for place, draft in enumerate(drafts, start=1):
+        digest = _digest(draft.body)
+        seen[digest] += 1
+        # Not its place: a line put in before it would make all that follow new lines.
+        identity = f"id {draft.id}" if draft.id is not None else f"number {seen[digest]} of {digest}"
+        name = _slug(draft.id) if draft.id is not None else _digest(identity)[:8]
+        file = _with_ending(draft.file or f"{place:05d}-{name}", draft.body.get("format") or "wav")
+        lines.append(Line(draft.number, identity, file, draft.body, draft.own_key))
+    return lines
+
+
+def _with_ending(file: str, format: str) -> str:
+    return file if file.endswith(f".{format}") else f"{file}.{format}"
+
+
+def _slug(id: str) -> str:
+    return re.sub(r"[^\w-]+", "_", id)[:80]
+
+
+def _twice(named: Sequence[tuple[int, str | None]], what: str) -> list[Problem]:
+    first: dict[str, int] = {}
+    problems = []
+    for number, name in named:
+        if name is not None and first.setdefault(name, number) != number:
+            problems.append(Problem(number, f"{what}: is that of line {first[name]} too"))
+    return problems
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

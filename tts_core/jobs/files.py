@@ -1,0 +1,29 @@
+"""What a job file on this machine may say beyond the wire: a clip by its file's name."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from tts_core.errors import InvalidInput
+
+
+def with_files(body: Any, base: Path) -> Any:
+    """`"reference_audio_base64": "@clip.wav"` is the content of that file, as curl has it.
+
+    base    folder that relative names start from
+    raises  InvalidInput if a file cannot be read
+    """
+    if not isinstance(body, dict) or "reference_audio_base64" not in body:
+        return body
+    given = body["reference_audio_base64"]
+    clips = [_content(clip, base) for clip in (given if isinstance(given, list) else [given])]
+    return body | {"reference_audio_base64": clips}
+
+
+def _content(clip: object, base: Path) -> object:
+    if not isinstance(clip, str) or not clip.startswith("@"):
+        return clip
+    try:
+        return base64.b64encode((base / clip[1:]).read_bytes()).decode()
+    except OSError as exc:
+        raise InvalidInput(f"reference_audio_base64: {exc}") from exc
