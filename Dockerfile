@@ -27,7 +27,7 @@ ARG COQUI_TOS_AGREED=0
 COPY constraints.txt weights* /official/
 # Only what the conversion imports. A change elsewhere does not repeat it, and what it writes is the same byte for byte:
 # the layer of gigabytes that the final stage makes of it stays, whatever becomes of the code.
-COPY tts_core/__init__.py tts_core/errors.py tts_core/
+COPY tts_core/__init__.py tts_core/errors.py tts_core/types.py tts_core/
 COPY tts_core/xtts tts_core/xtts
 RUN mkdir /models; \
     case "$COQUI_TOS_AGREED $(ls -I constraints.txt /official)" in \
