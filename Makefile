@@ -10,7 +10,11 @@ WANTED := $(if $(filter xtts,$(XTTS_ENGINE))$(XTTS_MODEL_PATH),xtts,espeak)
 PLPGSQL_CHECK := /usr/share/postgresql/15/extension/plpgsql_check.control
 SUPABASE_CLI := 3.1.0
 
-.PHONY: run test check check-sql clean
+# For test-image: what builds, and where this machine has Debian from, of which a stand-in for the base image is made.
+BUILDERS := /usr/bin/podman /usr/sbin/runc /usr/bin/mmdebstrap
+APT_SOURCES := $(wildcard /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources)
+
+.PHONY: run test check check-sql test-image clean
 
 run: .venv/.$(WANTED)
 	@.venv/bin/python handler.py $(ARGS)
@@ -39,6 +43,20 @@ build/supabase/.$(SUPABASE_CLI):
 	rm -rf build/supabase
 	npm install --prefix build/supabase --no-save --no-package-lock --no-audit --no-fund --loglevel=error supabase@$(SUPABASE_CLI)
 	@touch $@
+
+test-image: .venv/.dev $(BUILDERS) build/base.tar
+	.venv/bin/python -m tests.check_image
+
+$(BUILDERS) &:
+	@test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { \
+		echo "test-image needs root on a Debian 12; it installs podman, runc and mmdebstrap there" >&2; exit 1; }
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends podman runc mmdebstrap
+
+build/base.tar: | $(BUILDERS)
+	@mkdir -p build
+	mmdebstrap --quiet --format=tar --variant=apt --include=ca-certificates,python3,python3-venv '' $@.part $(APT_SOURCES)
+	@mv $@.part $@
 
 clean:
 	rm -rf .venv build out data

@@ -63,7 +63,7 @@ class Settings(BaseModel):
     concurrency: int = Field(default=8, ge=1, le=64)
     """Jobs one worker takes at once."""
 
-    job_deadline_s: float = Field(default=280.0, gt=0, le=604_800)
+    job_deadline_s: float = Field(default=280.0, ge=1, le=604_800)
     """Longest a job may take. Keep it below the endpoint's execution timeout, after which RunPod stops the worker."""
 
     max_text_chars: int = Field(default=20_000, ge=1, le=50_000)
