@@ -67,7 +67,6 @@ def report_errors(dsn: str, *, release: str) -> None:
             include_local_variables=False,
             include_source_context=False,
             max_breadcrumbs=0,
-            send_default_pii=False,
             server_name="",
         )
     except BadDsn as exc:
