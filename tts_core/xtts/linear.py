@@ -113,21 +113,21 @@ def prepacked_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
 def narrow_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
     """As `prepacked_int8` for CPUs with AVX2 alone, inputs in 7 bits: 1.9 % off, and 3 times as fast as float32.
 
-    Its packing has no form that a file could hold, and takes one thread 3 s for the whole model.
+    Its packing has no form that a file could hold, and takes one thread 2 s for the whole model.
     """
     weight, scales, bias = _in_8_bits(weights, name)
-    (height, width), zeros = weight.shape, torch.zeros(len(scales), dtype=torch.int64)
+    height, width = weight.shape
     torch.backends.quantized.engine = FBGEMM  # of the process; nothing else here asks for one
-    packed = torch.ops.quantized.linear_prepack(
-        torch._make_per_channel_quantized_tensor(weight, scales.double(), zeros, 0), None
-    )
+    # Scaled by us: packed with a scale for each output, it takes half as long again.
+    packed = torch.ops.quantized.linear_prepack(torch._make_per_tensor_quantized_tensor(weight, 1.0, 0), None)
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
     def apply(x: Tensor) -> Tensor:
         peaks = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
         steps = peaks.mul_(1 / NARROW_PEAK).clamp_(min=torch.finfo(x.dtype).tiny)
         y: Tensor = multiply((x / steps).view(-1, width), 1.0, NARROW_ZERO, packed).view(*x.shape[:-1], height)
-        return y * steps if bias is None else torch.addcmul(bias, y, steps)
+        y.mul_(scales)
+        return y.mul_(steps) if bias is None else torch.addcmul(bias, y, steps)
 
     return apply
 
