@@ -121,8 +121,8 @@ def of_money(connection: Connection, usage: list[Any]) -> Iterator[Finding]:
     written = {each.tenant_id: each for each in rows(connection, ROWS)}
     for tenant_id in counted.keys() | written.keys():
         for what in ("requests", "audio_seconds"):
-            values = [{key: getattr(row, what) for key, row in side.items()} for side in (counted, written)]
-            yield from difference(f"tenant {tenant_id}: {what} counted", *values, tenant_id)
+            found, due = ({key: getattr(row, what) for key, row in side.items()} for side in (counted, written))
+            yield from difference(f"tenant {tenant_id}: {what} counted", found, due, tenant_id)
 
 
 def difference(what: str, found: Mapping[str, float], due: Mapping[str, float], key: str) -> Iterator[Finding]:
