@@ -48,7 +48,7 @@ STATIONS = 3
 
 JOBS_PER_KILL = 4
 KILL_S, ALL_S = 20.0, 300.0
-"""How long a kill may take, and what is left when the last worker was killed; ten times what they do."""
+"""How long a kill may take, and what is left when the last worker was killed: four times what they took."""
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody is told."
 BRIDGED = (Kind.RESET, Kind.HTML, Kind.HALF, Kind.UNAVAILABLE)

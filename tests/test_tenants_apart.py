@@ -123,7 +123,8 @@ class Tenant:
         self.made: defaultdict[Kind, list[str]] = defaultdict(list)
         self.made["tenant"].append(key.tenant.id)
         self.told: list[str] = []
-        self.raw: list[str] = []
+        self.raw = ""
+        self.named: set[str] = set()
         self._service, self._key, self._mark = service, key, mark
         self._met: dict[str, str] = {}
 
@@ -134,10 +135,12 @@ class Tenant:
         job_id = f"job-{len(self.told)}"  # the other has used it too
         events = [event async for event in self._service.answer(body, job_id=job_id)]
         *_, last = events
-        if step.what.makes is not None and "error" not in last:
-            self.made[step.what.makes].append(_id_of(last))
+        self.named |= set(named.values())
+        kind = step.what.makes
+        if kind is not None and "error" not in last and (made := _id_of(last)) not in self.made[kind]:
+            self.made[kind].append(made)  # the user with this external id may have been there
         said = json.dumps([_like(event) for event in events], sort_keys=True)  # Postgres sorts an object's keys
-        self.raw.append(json.dumps([{**event, "audio_base64": None} for event in events]))
+        self.raw = json.dumps([{**event, "audio_base64": None} for event in events])
         self.told.append(f"{step.what.action} {MOMENT.sub('then', ID.sub(self._ordinal, said))}")
 
     def _ordinal(self, found: re.Match[str]) -> str:
@@ -223,16 +226,15 @@ async def asked(store: Store, folder: Path, who: Sequence[int], plan: Sequence[S
         ids = named(step, tenants)
         await tenants[step.who].ask(step, ids)
         if other := tenants.get(1 - step.who):
-            assert_unseen(tenants[step.who].raw[-1], ids, other, MARKS[1 - step.who])
+            assert_unseen(tenants[step.who], other, mark=MARKS[1 - step.who])
     await service.close()
     return tenants, taken
 
 
-def assert_unseen(answer: str, ids: Mapping[str, str], other: Tenant, mark: str) -> None:
-    """Neither the other's word nor an id of it that was not asked for."""
-    assert mark not in answer
-    known = {each for made in other.made.values() for each in made} - set(ids.values())
-    assert not known.intersection(ID.findall(answer))
+def assert_unseen(tenant: Tenant, other: Tenant, *, mark: str) -> None:
+    """In its last answer: neither the other's word, nor an id of the other's that it has not named itself."""
+    assert mark not in tenant.raw
+    assert not set(ID.findall(tenant.raw)) & {each for made in other.made.values() for each in made} - tenant.named
 
 
 async def test_each_of_two_tenants_is_answered_as_if_it_were_alone(project: Project, tmp_path: Path) -> None:
