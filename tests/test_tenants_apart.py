@@ -85,7 +85,8 @@ WHATS = [
     What("personas.get", 5, {}, {"persona_id": "persona"}),
     What("personas.list", 3),
     What("personas.list", 3, {}, {"user_id": "user"}),
-    What("personas.update", 4, {"persona_prompt": "{mark} {n}"}, {"persona_id": "persona", "voice_id": "voice"}),
+    What("personas.update", 3, {"persona_prompt": "{mark} {n}"}, {"persona_id": "persona"}),
+    What("personas.update", 3, {"name": "{mark} {n}"}, {"persona_id": "persona", "voice_id": "voice"}),
     What("personas.delete", 2, {}, {"persona_id": "persona"}),
     What("messages.add", 8, {"role": "user", "content": "{mark}"}, {"persona_id": "persona"}, makes="message"),
     What("messages.add", 4, {"role": "user", "content": "{mark}"}, {"persona_id": "persona", "message_id": "message"}),
@@ -169,15 +170,22 @@ def _like(event: Json) -> Json:
         event = {**event, "audio_base64": hash(event["audio_base64"])}
     if "key" in event:
         event = {**event, "tenant_key": None, "key": {**event["key"], "prefix": None}}
+    if "groups" in event:
+        event = {**event, "groups": _nameless(event["groups"])}
     return {name: _alike(value) for name, value in event.items() if name not in UNLIKE}
 
 
 def _alike(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _alike(each) for name, each in value.items() if name not in (*UNLIKE, "prefix", "last_used_at")}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(round(value, 6))
-    return [_alike(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list | tuple):
+        return [_alike(each) for each in value]
+    return float(round(value, 6)) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _nameless(groups: Sequence[Json]) -> list[str]:
+    """Groups that are alike come in the order of their ids, which differ each time."""
+    return sorted(ID.sub("somebody", json.dumps(_alike(group), sort_keys=True)) for group in groups)
 
 
 def nobodys(whose: Whose, kind: Kind, number: int) -> str:
@@ -258,4 +266,5 @@ def assert_many_of_each(told: Sequence[str]) -> None:
         answers = [answer for answer in told if answer.startswith(f"{what.action} ")]
         assert answers
         assert what.action.startswith("tenants.d") or any('"error": {' not in answer for answer in answers), what.action
-        assert not what.names or any("_not_found" in answer for answer in answers), what.action
+        silent = not what.names or what.action == "cache.invalidate"  # which answers that nothing was there
+        assert silent or any("_not_found" in answer for answer in answers), what.action
