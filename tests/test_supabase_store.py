@@ -239,6 +239,11 @@ class TestOpenStore:
         with pytest.raises(StartupError, match="XTTS_SUPABASE_URL"):
             self.settings(tmp_path, XTTS_SUPABASE_URL="https://x.supabase.co")
 
+    def test_the_names_of_the_systems_before_are_read(self, tmp_path: Path) -> None:
+        """XTTS_DATA_DIR and AUDIO_STORAGE_DIR are one setting."""
+        asked = Settings.from_env({"AUDIO_STORAGE_DIR": str(tmp_path), "SUPABASE_SCHEMA": "speech"})
+        assert (asked.data_dir, asked.supabase_schema) == (tmp_path, "speech")
+
     def test_settings_do_not_show_the_key(self, tmp_path: Path) -> None:
         assert "hidden" not in repr(self.settings(tmp_path, SUPABASE_SERVICE_ROLE_KEY="sb_secret_hidden"))
 

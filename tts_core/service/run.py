@@ -16,7 +16,7 @@ from tts_core.errors import DeadlineExceeded, RequestRunning, TTSError, scrubbed
 from tts_core.jobs import JsonObject
 from tts_core.service.attempt import Attempt
 from tts_core.service.journal import log_ended
-from tts_core.store import Reservation, Store
+from tts_core.store import Reservation, Reserved, Store
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,6 +26,9 @@ MAX_UNREAD_EVENTS = 4
 
 LEASE_S = 30.0
 RENEW_S = 10.0
+
+RETRY_S = 1.0
+"""Between two looks at a request that another worker has."""
 
 Work = Callable[["Run", Attempt], Awaitable[JsonObject]]
 """Does what was asked for, emitting events on the way; returns the result to be settled and then told."""
@@ -37,9 +40,7 @@ class Run:
     An `abandoned` run has lost its last listener and only settles: it has no last event, so nobody may join it.
     """
 
-    def __init__(
-        self, store: Store, reservation: Reservation, *, job_id: str, work: Work, deadline_s: float | None = None
-    ) -> None:
+    def __init__(self, store: Store, reservation: Reservation, *, job_id: str, work: Work, deadline_s: float) -> None:
         """deadline_s: from now on; what is not done by then fails"""
         self.fingerprint = reservation.fingerprint
         self.request_id = job_id  # until the store has given the request its own
@@ -48,7 +49,7 @@ class Run:
         self.abandoned = False
         self._store = store
         self._reservation = reservation
-        self._ends_at_s = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
+        self._ends_at_s = asyncio.get_running_loop().time() + deadline_s
         self._listeners: list[_Listener] = []
         self._afterwards: Callable[[], Awaitable[None]] | None = None
         self._changed = asyncio.Event()
@@ -96,6 +97,7 @@ class Run:
         attempt: Attempt | None = None
         try:
             attempt = await self._begin()
+            _stop_if_cancelled()
             result = await self._in_time(work, attempt)
             if attempt.reserved.outcome is not None:
                 self._log(attempt, outcome="repeated")
@@ -115,11 +117,29 @@ class Run:
 
     async def _begin(self) -> Attempt:
         started_s = time.monotonic()
-        reserving = asyncio.ensure_future(self._store.reserve(self._reservation))
-        await uncancelled(lambda: asyncio.wait({reserving}))  # half a reservation could not be settled
-        reserved = reserving.result()
+        reserved = await self._reserve()
         self.request_id = reserved.request_id
         return Attempt(reserved, started_s, self.emit, voice_id=self._reservation.voice_id)
+
+    async def _reserve(self) -> Reserved:
+        """As long as another worker has the same request, wait: what it finishes is told, what it leaves taken over.
+
+        A job is delivered again when its worker was not heard of, and an error told then would be the job's result.
+
+        raises  RequestRunning once the job's time is over, and whatever the store does
+        """
+        while True:
+            try:
+                return await self._reserve_now()
+            except RequestRunning:
+                if asyncio.get_running_loop().time() + RETRY_S > self._ends_at_s:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
+    async def _reserve_now(self) -> Reserved:
+        reserving = asyncio.ensure_future(self._store.reserve(self._reservation))
+        await uncancelled(lambda: asyncio.wait({reserving}))  # half a reservation could not be settled
+        return reserving.result()
 
     async def _in_time(self, work: Work, attempt: Attempt) -> JsonObject:
         """raises  DeadlineExceeded"""
@@ -185,6 +205,14 @@ class Run:
         """Wake all who wait for this run to change; they wait on the next event from now on."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _stop_if_cancelled() -> None:
+    """raises  CancelledError, of which `uncancelled` has kept what must happen first"""
+    task = asyncio.current_task()
+    assert task is not None
+    if task.cancelling():
+        raise asyncio.CancelledError
 
 
 class _Listener:
