@@ -164,6 +164,7 @@ class FakePlatform:
         taken = self._queue.take(worker_id, int(request.query.get("batch_size", "1")))
         for job_id in taken:
             self.ledger[job_id].taken_by.append(worker_id)
+            self.ledger[job_id].taken_s.append(time.monotonic())
         self._notify(*taken)
         if not taken:
             return web.Response(status=204)

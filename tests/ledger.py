@@ -50,6 +50,7 @@ class Rejected:
 class JobRecord:
     """What happened to one job, in order.
 
+    taken_s    when each of `taken_by` took it; monotonic
     arrivals   one for each of the chunks
     stop_sent  a worker that had taken it was told about the cancel
     requeued   how often it was queued again because nothing more was heard of it
@@ -57,6 +58,7 @@ class JobRecord:
 
     input: object
     taken_by: list[str] = field(default_factory=list)
+    taken_s: list[float] = field(default_factory=list)
     chunks: list[Any] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
     progress: list[Any] = field(default_factory=list)

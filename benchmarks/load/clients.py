@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ PATIENCE_S = 90.0
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 """Before a client asks again, doubled each time."""
+
+RAMP_S = 10.0
 
 SENTENCES = (3, 8)
 """Of a streamed text, least and most; each is about 4.5 s of speech."""
@@ -54,11 +57,15 @@ class Clients:
         self._random = random.Random(seed)
         self._texts = self._new_texts()
 
-    async def crowd(self, *, streams: int, minutes: float) -> None:
-        """So many jobs streamed at any time, and short ones one after another; all end that were begun."""
+    async def crowd(self, *, listeners: int, minutes: float) -> None:
+        """So many streams played at any time, and short jobs one after another; all end that were begun.
+
+        They come one by one in the first seconds, or they would all come together again and again.
+        """
         ends_s = time.monotonic() + 60 * minutes
-        asking = [self._one_after_another("stream", ends_s, wait_s=0.05 * number) for number in range(streams)]
-        await asyncio.gather(*asking, self._one_after_another("short", ends_s))
+        waits_s = [RAMP_S * number / listeners for number in range(listeners)]
+        listening = [self._one_after_another("stream", ends_s, wait_s=wait_s) for wait_s in waits_s]
+        await asyncio.gather(*listening, self._one_after_another("short", ends_s))
 
     async def ask(self, kind: Kind, *, only: str | None = None) -> Story:
         """One job to its end, whatever that is."""
@@ -78,10 +85,22 @@ class Clients:
                 await self._follow(story)
         return story
 
+    def errors(self) -> dict[str, int]:
+        """How often each code was the answer, or the result refused."""
+        return dict(Counter(code for story in self.stories for code in story.errors))
+
     async def _one_after_another(self, kind: Kind, ends_s: float, *, wait_s: float = 0.0) -> None:
         await asyncio.sleep(wait_s)
         while time.monotonic() < ends_s:
-            await self.ask(kind)
+            story = await self.ask(kind)
+            await (asyncio.sleep(LONGEST_PAUSE_S) if story.outcome == "failed" else self._play(story))
+
+    async def _play(self, story: Story) -> None:
+        """Until what was streamed has been played to its end, in real time from its first chunk on."""
+        arrivals = self._site.platform.ledger[story.job_id].arrivals
+        if story.kind == "stream" and story.told is not None and arrivals:
+            ends_s = arrivals[0].at_s + story.told.last["duration"]
+            await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
 
     async def _follow(self, story: Story) -> None:
         """Wait for answers, and ask again, until one of them is the last."""
@@ -109,20 +128,20 @@ class Clients:
         number = 0
         while True:
             number += 1
-            sentences = self._random.choices(TEXTS, k=self._random.randint(*SENTENCES))
+            sentences = self._random.sample(TEXTS, self._random.randint(*SENTENCES))
             yield f"{' '.join(sentences)} That was {number:06}."
 
 
 def _is_over(story: Story, job: JobRecord) -> bool:
     """Whether the client has what it wanted, or will never get it; noted in the story."""
+    errors = [json.loads(result.error) for result in job.results if result.error is not None]
+    story.errors = [error["code"] for error in errors] + ["result_refused"] * job.results_lost
     if (success := next((result for result in job.results if result.error is None), None)) is not None:
         story.outcome, story.told, story.told_s = "success", success.output, success.at_s
         return True
     if job.cancelled:
         story.outcome = "cancelled"
         return True
-    errors = [json.loads(result.error) for result in job.results if result.error is not None]
-    story.errors = [error["code"] for error in errors] + ["result_refused"] * job.results_lost
     if errors and not errors[-1]["retryable"]:
         story.outcome = "failed"
         return True

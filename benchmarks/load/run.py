@@ -37,8 +37,9 @@ def parse_args(argv: Sequence[str]) -> Args:
     parser.add_argument("--minutes", type=float, default=10.0, help="in all; what runs then is waited for")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--concurrency", type=int, default=36, help="jobs each takes at once")
-    parser.add_argument("--streams", type=int, default=64, help="jobs streamed at any time")
-    parser.add_argument("--pace", type=float, default=2.5, help="s of an utterance spoken per s; 0: as fast as it can")
+    parser.add_argument("--streams", type=int, default=64, help="played at any time")
+    parser.add_argument("--pace", type=float, default=2.5, help="s of an utterance spoken in one")
+    parser.add_argument("--engine", choices=("espeak", "tape"), default="tape", help="see paced_worker.py")
     parser.add_argument("--format", choices=sorted(BYTES_PER_S), default="ulaw")
     parser.add_argument("--store", choices=("local", "supabase"), default="local")
     parser.add_argument("--faults", nargs="*", choices=sorted(FAULTS), help="these, or all")
@@ -46,7 +47,7 @@ def parse_args(argv: Sequence[str]) -> Args:
     given = parser.parse_args(argv)
     if given.quick:
         given.minutes, given.streams, given.concurrency = min(given.minutes, 0.1), 8, 6
-    shape = Shape(given.workers, given.concurrency, given.streams, given.pace, given.format, given.store)
+    shape = Shape(given.workers, given.concurrency, given.streams, given.engine, given.pace, given.format, given.store)
     phases = [QUIET] if given.faults is None else [FAULTS[name] for name in given.faults or FAULTS]
     return Args(shape, given.minutes, phases)
 
@@ -66,6 +67,7 @@ class Books:
     faults: Sequence[str]
     rss_slope_mb_per_1000_jobs: float | None
     cpu_s: Mapping[str, float]
+    errors: Mapping[str, int]
     exit_codes: Sequence[int]
 
 
@@ -77,14 +79,22 @@ async def measure(args: Args) -> tuple[Sequence[Row], Books]:
         tables = await asyncio.to_thread(site.tables)
         ledger = site.platform.ledger
         unbalanced = discrepancies(tables, told_by(ledger))
-        return rows, Books(tables, unbalanced, ledger.faults, rss_slope(site.sizes), cpu_s(site.sizes), site.exit_codes)
+        return rows, Books(
+            tables,
+            unbalanced,
+            ledger.faults,
+            rss_slope(site.sizes),
+            cpu_s(site.sizes),
+            clients.errors(),
+            site.exit_codes,
+        )
 
 
 async def _phase(site: Site, clients: Clients, fault: Fault, *, minutes: float) -> Row:
     say(f"{fault.name}: {60 * minutes:.0f} s, and until what runs then has ended")
     before, begun_s = len(clients.stories), time.monotonic()
     async with fault.at(site, clients):
-        await clients.crowd(streams=site.shape.streams, minutes=minutes)
+        await clients.crowd(listeners=site.shape.streams, minutes=minutes)
     stories, taken_s = clients.stories[before:], time.monotonic() - begun_s
     audio_format, ledger = site.shape.format, site.platform.ledger
     return judge(fault.name, stories, ledger, audio_format=audio_format, minutes=taken_s / 60)
@@ -100,10 +110,10 @@ async def _settle_down(site: Site, clients: Clients) -> None:
 
 def _report(args: Args, rows: Sequence[Row], books: Books) -> None:
     shape = args.shape
-    pace = f"at {shape.pace:g} times real time" if shape.pace else "as fast as it can"
     print(
-        f"load: {shape.workers} workers, {shape.concurrency} jobs each at once, {shape.streams} streams, eSpeak {pace},"
-        f" {shape.format}, {shape.store} store; {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+        f"load: {shape.workers} workers, {shape.concurrency} jobs each at once, {shape.streams} listeners, "
+        f"{shape.engine} at {shape.pace:g} times real time, {shape.format}, {shape.store} store; "
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     )
     print_table(rows)
     for wrong in [*books.faults, *books.unbalanced][:20]:
@@ -125,6 +135,7 @@ def _report(args: Args, rows: Sequence[Row], books: Books) -> None:
         "exit_codes": books.exit_codes,
         "added_latency_ms": {"p50": first.added_p50_ms, "p95": first.added_p95_ms},
         "short_ms": {"p50": first.short_p50_ms, "p95": first.short_p95_ms},
+        "errors": books.errors,
         "failure_rate": {row.phase: round(row.failure_rate, 5) for row in rows},
         "promises": PROMISES,
         "kept": {row.phase: _kept(row) for row in rows},

@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +18,23 @@ from tests.postgres import Postgres
 from tests.stores import Place, new_project
 from tts_core.store import Limits
 
+COMMAND = (sys.executable, "-m", "benchmarks.load.paced_worker")
+
 START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much of everything. pace: seconds of an utterance that are spoken in one; 0: as fast as eSpeak can"""
+    """How much of everything.
+
+    engine  espeak, or tape: see `paced_worker`
+    pace    seconds of an utterance that are spoken in one
+    """
 
     workers: int
     concurrency: int
     streams: int
+    engine: str
     pace: float
     format: str
     store: str
@@ -68,6 +75,7 @@ class Site:
             "XTTS_ENGINE": "espeak",
             "XTTS_CONCURRENCY": str(self.shape.concurrency),
             "PACE": str(self.shape.pace),
+            "TAPE": str(int(self.shape.engine == "tape")),
             "PYTHONPATH": ".",
         }
         if self.place.url is None:
@@ -75,17 +83,12 @@ class Site:
         own = {"XTTS_DATA_DIR": str(self.place.folder / worker_id)}
         return env | own | {"SUPABASE_URL": self.place.url, "SUPABASE_SERVICE_ROLE_KEY": self.place.key}
 
-    def command(self) -> Sequence[str]:
-        if self.shape.pace == 0:
-            return [sys.executable, "handler.py"]
-        return [sys.executable, "-m", "benchmarks.load.paced_worker"]
-
     async def keep_worker(self, number: int) -> None:
         """A worker, and another one whenever it ends, until cancelled."""
         generation = 0
         while True:
             worker_id = f"worker-{number}.{generation}"
-            async with worker(self.platform, self.command(), env=self.env(worker_id)) as running:
+            async with worker(self.platform, COMMAND, env=self.env(worker_id)) as running:
                 self.running[worker_id] = running
                 try:
                     self.exit_codes.append(await running.process.wait())

@@ -20,6 +20,7 @@ class Row:
     failed          jobs that were neither told nor cancelled, in the end; lost: those without any last answer
     doubled         jobs told in two ways; reordered: jobs with a chunk out of its place
     underruns       chunks that came too late for who listens in real time, and how late the worst was
+    at_once         jobs that a worker had, on average
     asked_again     jobs for which the client had to ask more than once; requeued: whom the platform gave to another
     first_audio_ms  from asking to the first chunk; short_ms: a short job from asking to its result
     """
@@ -38,6 +39,7 @@ class Row:
     asked_again: int
     requeued: int
     audio_s: float
+    at_once: float
     added_p50_ms: float | None
     added_p95_ms: float | None
     short_p50_ms: float | None
@@ -71,6 +73,7 @@ def judge(phase: str, stories: Sequence[Story], ledger: Ledger, *, audio_format:
         asked_again=sum(story.tries > 1 for story in stories),
         requeued=sum(job.requeued > 0 for _, job in heard),
         audio_s=sum(story.told.last["duration"] for story in stories if story.told),
+        at_once=sum(_in_hand_s(job) for _, job in heard) / (60 * minutes),
         added_p50_ms=_percentile(added, 0.5),
         added_p95_ms=_percentile(added, 0.95),
         short_p50_ms=_percentile(short, 0.5),
@@ -89,6 +92,11 @@ def _sorted_out(job: JobRecord) -> tuple[Sequence[Delivery], int]:
 
 def _results(job: JobRecord) -> Sequence[Told]:
     return [result.output for result in job.results if result.error is None]
+
+
+def _in_hand_s(job: JobRecord) -> float:
+    """From its first taking to its last result, whatever lay between."""
+    return job.results[-1].at_s - job.taken_s[0] if job.results else 0.0
 
 
 def _added_ms(story: Story, job: JobRecord) -> Iterator[float]:
