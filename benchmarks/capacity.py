@@ -108,7 +108,7 @@ def simulate(gpu: Gpu, path: Path, settings: Settings, *, traffic: Traffic, per_
         workers=round(outcome.billed_s / _lasts_s(outcome), 2),
         most_workers=outcome.most_workers,
         dollars_per_audio_hour=round(dollars / (outcome.audio_s / 3600), 4),
-        dollars_per_day=round(dollars / outcome.audio_s * per_day * MEAN_AUDIO_S, 2),
+        dollars_per_day=round(dollars / _lasts_s(outcome) * SECONDS_A_DAY, 2),
     )
 
 

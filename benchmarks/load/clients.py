@@ -25,9 +25,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 """Before a client asks again, doubled each time."""
 
 RAMP_S = 10.0
-
-SENTENCES = (3, 8)
-"""Of a streamed text, least and most; each is about 4.5 s of speech."""
+"""Within which the listeners come."""
 
 
 @dataclass(slots=True)
@@ -63,7 +61,8 @@ class Clients:
         They come one by one in the first seconds, or they would all come together again and again.
         """
         ends_s = time.monotonic() + 60 * minutes
-        waits_s = [RAMP_S * number / listeners for number in range(listeners)]
+        ramp_s = min(RAMP_S, 10 * minutes)
+        waits_s = [ramp_s * number / listeners for number in range(listeners)]
         listening = [self._one_after_another("stream", ends_s, wait_s=wait_s) for wait_s in waits_s]
         await asyncio.gather(*listening, self._one_after_another("short", ends_s))
 
@@ -128,7 +127,7 @@ class Clients:
         number = 0
         while True:
             number += 1
-            sentences = self._random.sample(TEXTS, self._random.randint(*SENTENCES))
+            sentences = self._random.sample(TEXTS, self._random.randint(*self._site.shape.sentences))
             yield f"{' '.join(sentences)} That was {number:06}."
 
 

@@ -40,14 +40,24 @@ def parse_args(argv: Sequence[str]) -> Args:
     parser.add_argument("--streams", type=int, default=64, help="played at any time")
     parser.add_argument("--pace", type=float, default=2.5, help="s of an utterance spoken in one")
     parser.add_argument("--engine", choices=("espeak", "tape"), default="tape", help="see paced_worker.py")
+    parser.add_argument("--sentences", type=int, nargs=2, default=(3, 8), help="of a streamed text, least and most")
     parser.add_argument("--format", choices=sorted(BYTES_PER_S), default="ulaw")
     parser.add_argument("--store", choices=("local", "supabase"), default="local")
     parser.add_argument("--faults", nargs="*", choices=sorted(FAULTS), help="these, or all")
     parser.add_argument("--quick", action="store_true", help="8 streams, two workers, and seconds instead of minutes")
     given = parser.parse_args(argv)
     if given.quick:
-        given.minutes, given.streams, given.concurrency = min(given.minutes, 0.1), 8, 6
-    shape = Shape(given.workers, given.concurrency, given.streams, given.engine, given.pace, given.format, given.store)
+        given.minutes, given.streams, given.concurrency, given.sentences = 0.1, 8, 6, (1, 1)
+    shape = Shape(
+        given.workers,
+        given.concurrency,
+        given.streams,
+        engine=given.engine,
+        pace=given.pace,
+        sentences=tuple(given.sentences),
+        format=given.format,
+        store=given.store,
+    )
     phases = [QUIET] if given.faults is None else [FAULTS[name] for name in given.faults or FAULTS]
     return Args(shape, given.minutes, phases)
 

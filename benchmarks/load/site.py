@@ -22,13 +22,17 @@ COMMAND = (sys.executable, "-m", "benchmarks.load.paced_worker")
 
 START_S = 60.0
 
+CACHE_BYTES = "4000000"
+"""Of speech held in memory: soon full, so that a worker's growth is not that of its cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How much of everything.
 
-    engine  espeak, or tape: see `paced_worker`
-    pace    seconds of an utterance that are spoken in one
+    engine     espeak, or tape: see `paced_worker`
+    pace       seconds of an utterance that are spoken in one
+    sentences  of a streamed text, the least and the most; each is about 4.5 s of speech
     """
 
     workers: int
@@ -36,6 +40,7 @@ class Shape:
     streams: int
     engine: str
     pace: float
+    sentences: tuple[int, int]
     format: str
     store: str
 
@@ -74,6 +79,7 @@ class Site:
             "RUNPOD_POD_ID": worker_id,
             "XTTS_ENGINE": "espeak",
             "XTTS_CONCURRENCY": str(self.shape.concurrency),
+            "XTTS_CACHE_MEMORY_BYTES": CACHE_BYTES,
             "PACE": str(self.shape.pace),
             "TAPE": str(int(self.shape.engine == "tape")),
             "PYTHONPATH": ".",

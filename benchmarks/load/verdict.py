@@ -4,13 +4,17 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from benchmarks.common import percentile
 from benchmarks.load import balance
 from benchmarks.load.clients import Story
-from benchmarks.load.hearing import BYTES_PER_S, Delivery, Piece, Told, deliveries, differ, lateness, underruns
+from benchmarks.load.hearing import BYTES_PER_S, LATE_S, Delivery, Piece, Told, deliveries, differ, lateness, underruns
 from benchmarks.load.site import Size
 from tests.ledger import JobRecord, Ledger
+
+EARLY = 4
+"""Chunks: about a second of audio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Row:
     failed          jobs that were neither told nor cancelled, in the end; lost: those without any last answer
     doubled         jobs told in two ways; reordered: jobs with a chunk out of its place
     underruns       chunks that came too late for who listens in real time, and how late the worst was
+    late_early    underruns among the first four chunks, when a player has little in hand
     at_once         jobs that a worker had, on average
     asked_again     jobs for which the client had to ask more than once; requeued: whom the platform gave to another
     first_audio_ms  from asking to the first chunk; short_ms: a short job from asking to its result
@@ -36,6 +41,7 @@ class Row:
     reordered: int
     underruns: int
     worst_late_ms: float
+    late_early: int
     asked_again: int
     requeued: int
     audio_s: float
@@ -55,6 +61,7 @@ def judge(phase: str, stories: Sequence[Story], ledger: Ledger, *, audio_format:
     outcomes = Counter(story.outcome for story in stories)
     sorted_out = [_sorted_out(job) for _, job in heard]
     firsts = [found[0] for found, _ in sorted_out if found]
+    early = [late for first in firsts for late in _early(first, BYTES_PER_S[audio_format])]
     late_s = [late for first in firsts for late in lateness(first, bytes_per_s=BYTES_PER_S[audio_format])]
     added = [ms for story, job in heard if story.kind == "stream" for ms in _added_ms(story, job)]
     short = [ms for story, _ in heard if story.kind == "short" for ms in _whole_ms(story)]
@@ -69,6 +76,7 @@ def judge(phase: str, stories: Sequence[Story], ledger: Ledger, *, audio_format:
         doubled=sum(differ(found, _results(job)) for (_, job), (found, _) in zip(heard, sorted_out, strict=True)),
         reordered=sum(strays > 0 for _, strays in sorted_out),
         underruns=sum(underruns(first, bytes_per_s=BYTES_PER_S[audio_format]) for first in firsts),
+        late_early=sum(late > LATE_S for late in early),
         worst_late_ms=1000 * max([0.0, *late_s]),
         asked_again=sum(story.tries > 1 for story in stories),
         requeued=sum(job.requeued > 0 for _, job in heard),
@@ -88,6 +96,10 @@ def _sorted_out(job: JobRecord) -> tuple[Sequence[Delivery], int]:
         if isinstance(chunk, Piece)
     ]
     return deliveries(pieces, may_skip=any(post.kind == "stream" for post in job.rejected))
+
+
+def _early(delivery: Delivery, bytes_per_s: int) -> Sequence[float]:
+    return list(islice(lateness(delivery, bytes_per_s=bytes_per_s), EARLY))
 
 
 def _results(job: JobRecord) -> Sequence[Told]:
