@@ -18,7 +18,7 @@ NO_ANSWER = 0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One accepted job-done post.
+    """One accepted job-done post; whoever posts the same, whenever, has told the same.
 
     raw     as it was posted; its sha256 in books that are kept in brief
     output  the list of all yields where the worker aggregates its stream
@@ -27,8 +27,8 @@ class Result:
     raw: str
     output: Any
     error: str | None
-    worker_id: str = ""
-    at_s: float = 0.0
+    worker_id: str = field(default="", compare=False)
+    at_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks import load
-from benchmarks.common import commit, print_table, say
+from benchmarks.common import commit, percentile, print_table, say
 from benchmarks.load.balance import Tables, discrepancies
 from benchmarks.load.clients import Clients
 from benchmarks.load.faults import FAULTS, Fault
@@ -78,6 +78,7 @@ class Books:
     rss_slope_mb_per_1000_jobs: float | None
     cpu_s: Mapping[str, float]
     errors: Mapping[str, int]
+    machine_late_ms: Mapping[str, float]
     exit_codes: Sequence[int]
 
 
@@ -98,6 +99,12 @@ async def measure(args: Args) -> tuple[Sequence[Row], Books]:
             clients.errors(),
             site.exit_codes,
         )
+
+
+def _lateness(lags_s: Sequence[float]) -> dict[str, float]:
+    """Of naps in this process, which computes little: later chunks than these are the worker's doing."""
+    shares = {"p50": 0.5, "p99": 0.99, "worst": 1.0}
+    return {name: round(1000 * percentile(lags_s, share), 1) for name, share in shares.items()}
 
 
 async def _phase(site: Site, clients: Clients, fault: Fault, *, minutes: float) -> Row:
@@ -126,6 +133,7 @@ def _report(args: Args, rows: Sequence[Row], books: Books) -> None:
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     )
     print_table(rows)
+    print(f"naps on this machine ended late by {books.machine_late_ms} ms; computed: {books.cpu_s} s")
     for wrong in [*books.faults, *books.unbalanced][:20]:
         print(f"WRONG: {wrong}")
     totals = {name: sum(getattr(row, name) for row in rows) for name in ("jobs", "lost", "doubled", "reordered")}
@@ -146,6 +154,7 @@ def _report(args: Args, rows: Sequence[Row], books: Books) -> None:
         "added_latency_ms": {"p50": first.added_p50_ms, "p95": first.added_p95_ms},
         "short_ms": {"p50": first.short_p50_ms, "p95": first.short_p95_ms},
         "errors": books.errors,
+        "machine_late_ms": books.machine_late_ms,
         "failure_rate": {row.phase: round(row.failure_rate, 5) for row in rows},
         "promises": PROMISES,
         "kept": {row.phase: _kept(row) for row in rows},

@@ -22,6 +22,8 @@ COMMAND = (sys.executable, "-m", "benchmarks.load.paced_worker")
 
 START_S = 60.0
 
+NAP_S = 0.05
+
 CACHE_BYTES = "4000000"
 """Of speech held in memory: soon full, so that a worker's growth is not that of its cache."""
 
@@ -58,7 +60,10 @@ class Size:
 
 @dataclass(slots=True)
 class Site:
-    """running: workers that are alive, by their ids; sizes: of all that ever were"""
+    """running: workers that are alive, by their ids; sizes: of all that ever were
+
+    lags_s  how late a nap of this process ended, again and again: what the machine is late by itself
+    """
 
     platform: FakePlatform
     shape: Shape
@@ -68,6 +73,7 @@ class Site:
     running: dict[str, Worker] = field(default_factory=dict)
     sizes: list[Size] = field(default_factory=list)
     exit_codes: list[int] = field(default_factory=list)
+    lags_s: list[float] = field(default_factory=list)
 
     def tables(self) -> Tables:
         if self.database_url is not None:
@@ -109,6 +115,12 @@ class Site:
                 with suppress(OSError):  # it has ended
                     self.sizes.append(_size(worker_id, jobs.get(worker_id, 0), pid=running.process.pid))
             await asyncio.sleep(every_s)
+
+    async def measure_lags(self) -> None:
+        while True:
+            begun_s = time.monotonic()
+            await asyncio.sleep(NAP_S)
+            self.lags_s.append(time.monotonic() - begun_s - NAP_S)
 
     def _jobs_by_worker(self) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -154,16 +166,16 @@ async def _new_tenant(place: Place) -> str:
 @asynccontextmanager
 async def _workers(site: Site) -> AsyncIterator[None]:
     keeping = [asyncio.create_task(site.keep_worker(number)) for number in range(site.shape.workers)]
-    measuring = asyncio.create_task(site.measure_sizes())
+    measuring = [asyncio.create_task(site.measure_sizes())]
     try:
         wanted = site.shape.workers
         await site.platform.until(lambda: site.platform.held["take"] >= wanted, timeout_s=START_S)
+        measuring.append(asyncio.create_task(site.measure_lags()))
         yield
     finally:
-        measuring.cancel()
-        for task in keeping:
+        for task in (*keeping, *measuring):
             task.cancel()
-        await asyncio.gather(*keeping, measuring, return_exceptions=True)
+        await asyncio.gather(*keeping, *measuring, return_exceptions=True)
 
 
 async def terminate(running: Worker) -> None:
