@@ -64,8 +64,8 @@ def parse_args(argv: Sequence[str]) -> Args:
 
 def main(argv: Sequence[str]) -> None:
     args = parse_args(argv)
-    rows, site = asyncio.run(measure(args))
-    _report(args, rows, site)
+    rows, books = asyncio.run(measure(args))
+    _report(args, rows, books)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,15 @@ async def measure(args: Args) -> tuple[Sequence[Row], Books]:
         await _settle_down(site, clients)
         tables = await asyncio.to_thread(site.tables)
         ledger = site.platform.ledger
-        unbalanced = discrepancies(tables, told_by(ledger))
         return rows, Books(
             tables,
-            unbalanced,
-            ledger.faults,
-            rss_slope(site.sizes),
-            cpu_s(site.sizes),
-            clients.errors(),
-            site.exit_codes,
+            unbalanced=discrepancies(tables, told_by(ledger)),
+            faults=ledger.faults,
+            rss_slope_mb_per_1000_jobs=rss_slope(site.sizes),
+            cpu_s=cpu_s(site.sizes),
+            errors=clients.errors(),
+            machine_late_ms=_lateness(site.lags_s),
+            exit_codes=site.exit_codes,
         )
 
 
