@@ -1,5 +1,6 @@
 """Does the fake platform keep true books? The real SDK loop works for it, with a handler that does as the job says."""
 
+import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fake_platform import FakePlatform, ResultLost, worker
-from tests.ledger import Rejected
+from tests.ledger import NO_ANSWER, Rejected
 from tests.processes import ProcessesLeft
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -228,3 +229,89 @@ async def test_an_orphan_is_reported(how: str) -> None:
         with pytest.raises(ProcessesLeft):
             async with worker(platform, [sys.executable, "-c", script], env={}) as running:
                 await running.exit_code(timeout_s=30)
+
+
+async def test_a_job_of_a_worker_whose_pings_stop_is_given_to_another(command: list[str]) -> None:
+    other = {"RUNPOD_POD_ID": "other"}
+    async with FakePlatform(lease_s=3.0) as platform, worker(platform, command, env={}) as first:
+        job_id = platform.submit({"yields": ["a"], "hang": True})
+        await platform.first_chunk(job_id, timeout_s=30)
+        job = platform.ledger[job_id]
+        job.input = {"yields": ["b"]}
+        first.kill()
+        async with worker(platform, command, env=other):
+            result = await platform.result(job_id, timeout_s=30)
+        assert (result.output, result.worker_id, job.requeued) == (["b"], "other", 1)
+        assert job.taken_by == ["fake-worker", "other"]
+        assert [arrival.worker_id for arrival in job.arrivals] == job.taken_by
+
+
+async def test_a_job_that_is_named_in_pings_is_not_queued_again(command: list[str]) -> None:
+    async with FakePlatform(lease_s=3.0) as platform, worker(platform, command, env={}):
+        job_id = platform.submit({"yields": ["a"], "hang": True})
+        await platform.first_chunk(job_id, timeout_s=30)
+        named = len(platform.ledger.pings) + 6  # one a second, so that two leases pass
+        await platform.until(lambda: len(platform.ledger.pings) > named, timeout_s=30)
+        assert (platform.ledger[job_id].requeued, platform.ledger[job_id].times_taken) == (0, 1)
+        assert job_id in platform.ledger.pings[-1]
+
+
+async def test_a_job_handed_to_a_poll_that_was_held_over_a_sigterm_is_lost_to_its_worker(command: list[str]) -> None:
+    """And comes back to the queue: the SDK takes it, and leaves without having run it."""
+    async with FakePlatform(hold_s=20.0, lease_s=3.0) as platform, worker(platform, command, env={}) as running:
+        done = platform.submit({"yields": ["a"]})
+        await platform.result(done, timeout_s=30)
+        await platform.until(lambda: platform.held["fake-worker"] == 1, timeout_s=30)
+        running.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(1.0)  # the SDK leaves its loop of running jobs; nothing tells it
+        job_id = platform.submit({"yields": ["b"]}, only="fake-worker")
+        await platform.until(lambda: platform.ledger[job_id].requeued == 1, timeout_s=30)
+        assert (platform.ledger[job_id].taken_by, platform.ledger[job_id].chunks) == (["fake-worker"], [])
+
+
+async def test_only_one_worker_is_given_a_job_that_is_meant_for_it() -> None:
+    async with FakePlatform(hold_s=0.0) as platform, aiohttp.ClientSession() as session:
+        job_id = platform.submit({}, only="one")
+        url = platform.env()["RUNPOD_WEBHOOK_GET_JOB"]
+        async with session.get(url.replace("$ID", "another")) as answer:
+            assert answer.status == 204
+        async with session.get(url.replace("$ID", "one")) as answer:
+            assert (await answer.json())["id"] == job_id
+
+
+async def test_a_refused_result_is_not_queued_again() -> None:
+    """RunPod has lost it: whoever asked for the job has to ask again."""
+    async with FakePlatform(hold_s=0.0, lease_s=0.2) as platform, aiohttp.ClientSession() as session:
+        platform.answers = lambda kind, job_id: 400
+        job_id = platform.submit({})
+        take, done = (platform.env()[f"RUNPOD_WEBHOOK_{name}"] for name in ("GET_JOB", "POST_OUTPUT"))
+        await session.get(take.replace("$ID", "one"))
+        await session.post(done.replace("$RUNPOD_POD_ID", "one").replace("$ID", job_id), data='{"output": 1}')
+        await asyncio.sleep(0.5)
+        assert (platform.ledger[job_id].requeued, platform.ledger[job_id].result_lost) == (0, True)
+
+
+async def test_what_gets_no_answer_is_not_repeated(command: list[str]) -> None:
+    """By the SDK, which goes on: a chunk is lost, and a result comes when the job has been queued and run again."""
+    async with FakePlatform(silence_s=0.2, lease_s=3.0) as platform, worker(platform, command, env={}):
+        silent = iter([NO_ANSWER, 200, NO_ANSWER])
+        platform.answers = lambda kind, job_id: next(silent, 200)
+        job_id = platform.submit({"yields": ["a", "b"]})
+        result = await platform.result(job_id, timeout_s=30)
+        job = platform.ledger[job_id]
+        assert (result.output, job.chunks, job.requeued) == (["a", "b"], ["b", "a", "b"], 1)
+        assert [(post.kind, post.status) for post in job.rejected] == [("stream", NO_ANSWER), ("done", NO_ANSWER)]
+        assert platform.ledger.faults == []
+
+
+async def test_books_in_brief_remember_what_they_are_told_to() -> None:
+    async with (
+        FakePlatform(hold_s=0.0, brief=lambda output: len(output)) as platform,
+        aiohttp.ClientSession() as session,
+    ):
+        job_id = platform.submit({})
+        await session.get(platform.env()["RUNPOD_WEBHOOK_GET_JOB"])
+        for kind, body in (("STREAM", '{"output": "four"}'), ("OUTPUT", '{"output": [1, 2]}')):
+            await session.post(platform.env()[f"RUNPOD_WEBHOOK_POST_{kind}"].replace("$ID", job_id), data=body)
+        job = platform.ledger[job_id]
+        assert (job.chunks, job.results[0].output, len(job.results[0].raw)) == ([4], 2, 64)

@@ -5,6 +5,7 @@ measured as the JSON it becomes.
 """
 
 import base64
+import io
 import json
 import os
 import tempfile
@@ -35,26 +36,36 @@ def wire_bytes(event: JsonObject) -> int:
     return len(json.dumps(event))
 
 
+MEMORY_BYTES = 1_000_000
+"""Of a recording that is held in memory: writing to a file can wait for the disk, and every stream with it."""
+
+
 class Recording:
-    """The encoded audio of one request, in a temporary file: it can be larger than memory should hold."""
+    """The encoded audio of one request; what is larger than memory should hold goes to a temporary file."""
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self.format = audio_format
         self.size_bytes = 0
-        self._file = tempfile.NamedTemporaryFile(prefix="xtts-")  # noqa: SIM115  closed by `close`
+        self._file: BinaryIO = io.BytesIO()
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
         self.size_bytes += len(data)
+        if isinstance(self._file, io.BytesIO) and self.size_bytes > MEMORY_BYTES:
+            in_memory = self._file
+            self._file = cast(BinaryIO, tempfile.NamedTemporaryFile(prefix="xtts-"))  # noqa: SIM115  closed by `close`
+            self._file.write(in_memory.getbuffer())
+        self._file.write(data)
 
     def read(self, start: int) -> bytes:
         """What was written from `start` on."""
+        if isinstance(self._file, io.BytesIO):
+            return bytes(self._file.getbuffer()[start:])
         self._file.flush()
         return os.pread(self._file.fileno(), self.size_bytes - start, start)
 
     def seal(self) -> None:
         """Give the finished file the exact sizes that a stream's header cannot have."""
-        seal(cast(BinaryIO, self._file), self.format)
+        seal(self._file, self.format)
 
     def close(self) -> None:
         self._file.close()
