@@ -5,7 +5,7 @@ import importlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,7 +15,10 @@ import sentry_sdk
 from tts_core import logs
 from tts_core.errors import StartupError
 
-UNPACK = {"gzip": gzip.decompress, "br": lambda data: importlib.import_module("brotli").decompress(data)}
+UNPACK: dict[str | None, Callable[[bytes], bytes]] = {
+    "gzip": gzip.decompress,
+    "br": lambda data: importlib.import_module("brotli").decompress(data),
+}
 """sentry-sdk takes the second where that package is installed."""
 
 SECRET = "said in confidence"

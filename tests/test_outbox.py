@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -101,7 +102,12 @@ async def test_a_slow_disk_leaves_no_file_behind_of_what_was_sent_meanwhile(
     store: Store, body: Flaky, key: NewKey, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = threading.Event()
-    monkeypatch.setattr(outbox, "write_whole", lambda *file: disk.wait(10) and write_whole(*file))
+
+    def write_late(path: Path, data: BinaryIO) -> None:
+        disk.wait(10)
+        write_whole(path, data)
+
+    monkeypatch.setattr(outbox, "write_whole", write_late)
     attempts = [await store.reserve(asked(key, str(number))) for number in range(2)]
     body.is_away = True
     settling = [asyncio.create_task(store.settle(reserved, SPOKEN)) for reserved in attempts]

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "RETRY_S", 0.05)
 
 
-async def a_worker(folder: Path, **settings: float) -> Worker:
+async def a_worker(folder: Path, **settings: Any) -> Worker:
     engine, store = ScriptedEngine(), await open_local(folder)
     service = Service(engine, store, settings=Settings(data_dir=folder, **settings), fetch=no_network)
     return Worker(service, engine, await store.local_key())
