@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -17,7 +17,7 @@ from tts_core.types import Audience, Manner, Sampling, Speaker, Utterance
 from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.engine import XttsEngine
 from tts_core.xtts.memory import choose_device
-from tts_core.xtts.model import XttsModel, load_model
+from tts_core.xtts.model import OpenModel, XttsModel
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ async def pair(args: Args) -> AsyncIterator[Pair]:
     """Every utterance of either has `args.codes` codes, whatever its text, and none is spoken anew."""
     device = choose_device(args.device)
     with (
-        patch("tts_core.xtts.engine.load_model", endless),
+        patch.object(OpenModel, "load", endless(OpenModel.load)),
         patch("tts_core.xtts.engine.code_budget", lambda _chars: args.codes),
     ):
         engine = XttsEngine(
@@ -158,12 +158,19 @@ def _allocated_bytes(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def endless(*args: Any, **kwargs: Any) -> XttsModel:
-    """Our model, which never draws the stop code."""
-    model = load_model(*args, **kwargs)
-    bias = model.gpt["mel_head.bias"].clone()
-    bias[model.sizes.stop_code] = NEVER
-    return replace(model, gpt={**model.gpt, "mel_head.bias": bias})
+Load: TypeAlias = Callable[[OpenModel, torch.device], XttsModel]
+
+
+def endless(load: Load) -> Load:
+    """Loads a model that never draws the stop code."""
+
+    def load_endless(opened: OpenModel, device: torch.device) -> XttsModel:
+        model = load(opened, device)
+        bias = model.gpt["mel_head.bias"].clone()
+        bias[model.sizes.stop_code] = NEVER
+        return replace(model, gpt={**model.gpt, "mel_head.bias": bias})
+
+    return load_endless
 
 
 def timed_s(work: Callable[[], object], device: torch.device) -> float:

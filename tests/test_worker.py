@@ -203,7 +203,7 @@ async def test_sigterm_while_a_job_take_poll_is_held_open(site: Site, tmp_path: 
 @pytest.mark.parametrize(
     ("env", "reason"),
     [
-        ({}, "XTTS_STORE=local"),
+        ({"XTTS_ENGINE": "espeak"}, "XTTS_STORE=local"),
         ({"XTTS_STORE": "local"}, "XTTS_MODEL_PATH"),
         ({"XTTS_STORE": "local", "XTTS_ENGINE": "espeak", "XTTS_DATA_DIR": "/dev/full"}, ""),
         ({"XTTS_STROE": "local"}, "XTTS_STROE"),
