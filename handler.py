@@ -14,7 +14,6 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from storage import open_store
@@ -168,7 +167,7 @@ def work(env: Mapping[str, str]) -> None:
     try:
         settings = Settings.from_env(env)
         if settings.sentry_dsn is not None:
-            logs.report_errors(settings.sentry_dsn.get_secret_value(), release=version("xtts-worker"))
+            logs.report_errors(settings.sentry_dsn.get_secret_value())
         service = build_worker(settings, times)
     except TTSError as error:
         log.error("startup_error: %s", error)

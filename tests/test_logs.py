@@ -80,7 +80,8 @@ def test_sentry_is_told_the_line_and_nothing_else(
 ) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     dsn, events = sentry
-    logs.report_errors(dsn, release="1.2.3")
+    monkeypatch.setenv("SENTRY_RELEASE", "1.2.3")
+    logs.report_errors(dsn)
     token = logs.JOB_ID.set("job-7")
     log = logging.getLogger("tts_core.x")
     log.info("an ordinary line")
@@ -96,5 +97,5 @@ def test_sentry_is_told_the_line_and_nothing_else(
 
 def test_an_address_that_is_none_is_a_startup_error() -> None:
     with pytest.raises(StartupError, match="SENTRY_DSN") as told:
-        logs.report_errors(f"no address, {SECRET}", release="1")
+        logs.report_errors(f"no address, {SECRET}")
     assert SECRET not in str(told.value)

@@ -50,8 +50,11 @@ def _of_thread(args: threading.ExceptHookArgs) -> str:
     return scrubbed(args.exc_value) if args.exc_value is not None else args.exc_type.__name__
 
 
-def report_errors(dsn: str, *, release: str) -> None:
-    """Tell Sentry what is logged as an error. raises StartupError if its package is not installed or refuses the DSN"""
+def report_errors(dsn: str) -> None:
+    """Tell Sentry what is logged as an error (SENTRY_RELEASE names the release there).
+
+    raises  StartupError if its package is not installed or refuses the DSN
+    """
     try:
         import sentry_sdk
         from sentry_sdk.utils import BadDsn
@@ -60,7 +63,6 @@ def report_errors(dsn: str, *, release: str) -> None:
     try:
         sentry_sdk.init(
             dsn,
-            release=release,
             before_send=_scrub,
             default_integrations=False,
             integrations=[_logging_integration()],

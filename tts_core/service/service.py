@@ -107,8 +107,7 @@ class Service:
     async def lost(self) -> None:
         """Until the engine is lost, and all who waited for it have been told: only another process can help then."""
         await self.engine.lost()
-        while self._runs:
-            await asyncio.wait({run.owner for run in self._runs.values()})
+        await asyncio.gather(*(run.owner for run in self._runs.values()))
 
     async def close(self) -> None:
         """Let what is running settle, then stop the engine and free everything."""
