@@ -14,7 +14,7 @@ SUPABASE_CLI := 3.1.0
 BUILDERS := /usr/bin/podman /usr/sbin/runc /usr/bin/mmdebstrap
 APT_SOURCES := $(wildcard /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources)
 
-.PHONY: run test check check-sql test-image clean
+.PHONY: run test check check-sql test-legacy test-image clean
 
 run: .venv/.$(WANTED)
 	@.venv/bin/python handler.py $(ARGS)
@@ -43,6 +43,9 @@ build/supabase/.$(SUPABASE_CLI):
 	rm -rf build/supabase
 	npm install --prefix build/supabase --no-save --no-package-lock --no-audit --no-fund --loglevel=error supabase@$(SUPABASE_CLI)
 	@touch $@
+
+test-legacy: .venv/.dev
+	TEST_GRANTS=legacy OMP_NUM_THREADS=1 .venv/bin/python -m pytest -k "supabase and not benchmarks" tests/test_store*.py tests/test_supabase_*.py
 
 test-image: .venv/.dev $(BUILDERS) build/base.tar
 	.venv/bin/python -m tests.check_image

@@ -4,6 +4,7 @@ A test of the contract takes `store`, or `place` where it needs several stores o
 body it got. A test that looks behind the back of the Supabase body takes `project` as well.
 """
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -20,6 +21,9 @@ from tts_core.store import Store
 
 BODIES = ["local", "supabase"]
 MIGRATIONS = Path(__file__).parent.parent / "supabase" / "migrations"
+IS_LEGACY = os.environ.get("TEST_GRANTS") == "legacy"
+"""Whether the project of the tests is an old one, which grants everything to everybody: see `make test-legacy`."""
+
 START_S = 1_800_000_000.0
 
 
@@ -63,7 +67,7 @@ class Project:
 def new_project(postgres: Postgres) -> Iterator[Project]:
     with (
         tempfile.TemporaryDirectory() as objects,
-        postgres.database(MIGRATIONS) as database,
+        postgres.database(MIGRATIONS, legacy=IS_LEGACY) as database,
         SupabaseServer(database, Path(objects)) as server,
     ):
         yield Project(database, server)
