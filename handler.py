@@ -55,23 +55,41 @@ def make_broken_handler(error: TTSError) -> Handler:
     return handler
 
 
-def look_after(service: Service) -> "asyncio.Task[None]":
-    """As long as the SDK's loop runs: it has no hook for its end, but cancels this task once it has drained."""
-    return asyncio.create_task(_look_after(service))
+class Caretaker:
+    """Looks after a service as long as the SDK's loop runs, which has no hooks for its start and its end.
 
+    But it asks for the concurrency first of all and before it takes a job, and cancels every task once it has drained.
+    """
 
-async def _look_after(service: Service) -> None:
-    try:
-        await service.lost()
-        await asyncio.sleep(ANSWERING_S)
-    except asyncio.CancelledError:
-        await service.close()
-        return
-    await service.close()
-    log.critical("the engine is lost: another worker has to go on")
-    for child in multiprocessing.active_children():
-        child.kill()  # the SDK's heartbeat, which would go on telling that this worker lives
-    os._exit(1)  # now, and not once the SDK's poll returns, which by then might have taken a job
+    def __init__(self, service: Service, times: StartTimes | None = None, *, concurrency: int) -> None:
+        self._service = service
+        self._times = times
+        self._concurrency = concurrency
+        self._watch: asyncio.Task[None] | None = None
+
+    def __call__(self, _: int) -> int:
+        """A constant: any change makes the SDK drain all running jobs before it takes another, if it takes any."""
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._until_the_end())
+            if self._times is not None:
+                self._times.mark("taking_jobs")
+        return self._concurrency
+
+    async def _until_the_end(self) -> None:
+        try:
+            await self._service.lost()
+            log.critical("the engine is lost: another worker has to go on")
+            self._concurrency = 0
+            await asyncio.sleep(ANSWERING_S)
+        except asyncio.CancelledError:
+            await self._service.close()
+            return
+        try:
+            await self._service.close()
+        finally:
+            for child in multiprocessing.active_children():
+                child.kill()  # the SDK's heartbeat, which would go on telling that this worker lives
+            os._exit(1)  # now, and not once the SDK's poll returns, which by then might have taken a job
 
 
 def choose_engine(settings: Settings) -> Start:
@@ -133,19 +151,9 @@ def _fetch_with(settings: Settings) -> Callable[[str], Awaitable[bytes]]:
     return fetch_clip
 
 
-def serve(handler: Handler, *, concurrency: int, at_start: Callable[[], object] = lambda: None) -> None:
-    """Take jobs from RunPod until told to stop; returns when all that were taken are answered.
-
-    at_start  called once, in the SDK's loop and before it takes a job; what it returns is held until the end
-    """
+def serve(handler: Handler, concurrency_modifier: Callable[[int], int]) -> None:
+    """Take jobs from RunPod until told to stop; returns when all that were taken are answered."""
     import runpod
-
-    held: list[object] = []
-
-    def concurrency_modifier(_: int) -> int:
-        if not held:  # the first thing that the SDK's loop calls, and the only hook we have there
-            held.append(at_start())
-        return concurrency  # constant: any change makes the SDK drain all running jobs before it takes another
 
     runpod.serverless.start(
         {"handler": handler, "concurrency_modifier": concurrency_modifier, "return_aggregate_stream": True}
@@ -171,14 +179,9 @@ def work(env: Mapping[str, str]) -> None:
         service = build_worker(settings, times)
     except TTSError as error:
         log.error("startup_error: %s", error)
-        serve(make_broken_handler(StartupError(str(error))), concurrency=1)
+        serve(make_broken_handler(StartupError(str(error))), lambda _: 1)
         return
-
-    def at_start() -> object:
-        times.mark("taking_jobs")
-        return look_after(service)
-
-    serve(make_handler(service), concurrency=settings.concurrency, at_start=at_start)
+    serve(make_handler(service), Caretaker(service, times, concurrency=settings.concurrency))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ stalled, answered with a page or with half a body, or refused with 503. At the e
 of ours, compares the platforms' ledger with the database.
 
 Three things are not as they would be: workers that are killed are forks of a process that has their imports done; a
-killed one's leases are ended at once, by SQL, where a caller would be told `request_running` for up to 30 s; and where
+killed one's leases are ended at once, by SQL, where the next worker would wait for up to 30 s; and where
 the folder is to be deleted, the store is not away for longer than three tries (README: an answer that was given while
 it was away and the disk lost before it came back has no usage row).
 

@@ -25,4 +25,4 @@ class FaultyEngine(EspeakEngine):
 
 if __name__ == "__main__":
     service = handler.build(Settings.from_env(os.environ), engine=FaultyEngine())
-    handler.serve(handler.make_handler(service), concurrency=8, at_start=lambda: handler.look_after(service))
+    handler.serve(handler.make_handler(service), handler.Caretaker(service, concurrency=8))

@@ -44,6 +44,12 @@ def test_a_line_has_the_shape_of_the_sdk_and_quotes_no_exception(record: logging
     assert SECRET not in json.dumps(line)
 
 
+def test_what_asyncio_quotes_of_a_task_is_left_out() -> None:
+    said = f"Task exception was never retrieved\nfuture: <Task exception=ValueError('{SECRET}')>"
+    record = logging.LogRecord("asyncio", logging.ERROR, "/a/path.py", 1, said, (), None)
+    assert json.loads(logs.JsonLines().format(record))["message"] == "Task exception was never retrieved"
+
+
 def test_people_read_fields_behind_the_message(record: logging.LogRecord) -> None:
     record.fields = {"outcome": "failed", "error": None}
     assert logs.PlainLines().format(record) == "ERROR tts_core.x went wrong outcome=failed"

@@ -83,6 +83,27 @@ async def test_it_waits_no_longer_than_a_job_may_take(first: Worker, tmp_path: P
     await hurried.service.close()
 
 
+async def test_one_that_is_cancelled_while_it_waits_for_another_worker_ends_at_once(
+    first: Worker, second: Worker
+) -> None:
+    """Also where the cancel comes while the store is asked."""
+    slow = Slow(second.store)
+    second.service.store = slow  # type: ignore[assignment]  # a Store by __getattr__
+    job = first.job("abc#")
+    at_first = await held(first, job)
+    async with aclosing(second.service.answer(job, job_id="job")) as stream:
+        reading = asyncio.ensure_future(anext(stream))
+        await slow.asked.wait()
+        reading.cancel()
+        await asyncio.wait({reading})
+    slow.gate.set()
+    async with asyncio.timeout(10):
+        await second.settled()
+    first.engine.gate.set()
+    assert (await at_first)[-1]["status"] == "success"
+    assert len(await first.usage()) == 1
+
+
 class Slow:
     """A store that reserves when it is let."""
 

@@ -1,5 +1,6 @@
 """A worker's start and its end, under the real SDK loop: who waits for the model, who does not, and what is logged."""
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -10,9 +11,14 @@ from typing import Any
 
 import pytest
 
+from handler import Caretaker
 from storage.local import open_local
 from tests.fake_platform import FakePlatform, Worker, worker
 from tests.late_worker import DIES
+from tests.scripted_engine import ScriptedEngine
+from tests.test_service import no_network
+from tts_core.service import Service
+from tts_core.settings import Settings
 from tts_core.starting import StartTimes
 
 TIMEOUT_S = 90.0
@@ -152,3 +158,18 @@ async def test_one_line_of_the_log_for_each_job(tmp_path: Path) -> None:
         assert lines[unread]["error"] == "invalid_input"
         for secret in (site.key, SENTENCE, "quick brown", "private", "hidden"):
             assert secret not in site.worker.log()
+
+
+async def test_a_worker_whose_engine_is_lost_takes_no_more_jobs(tmp_path: Path) -> None:
+    engine, store = ScriptedEngine(), await open_local(tmp_path)
+    service = Service(engine, store, settings=Settings(data_dir=tmp_path), fetch=no_network)
+    caretaker = Caretaker(service, concurrency=8)
+    assert [caretaker(1), caretaker(8)] == [8, 8]
+    engine.dies.set()
+    async with asyncio.timeout(10):
+        while caretaker(8) == 8:  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0)
+    assert caretaker(8) == 0
+    assert caretaker._watch is not None
+    caretaker._watch.cancel()  # as asyncio.run does when a SIGTERM comes first
+    await caretaker._watch

@@ -36,6 +36,8 @@ TTSError                    internal
 ├── ResultTooLarge          result_too_large
 ├── ResultExpired           result_expired
 ├── Overloaded              overloaded
+├── DeadlineExceeded        deadline_exceeded
+├── EngineLost              engine_lost
 ├── StoreUnavailable        store_unavailable
 ├── Cancelled               cancelled
 └── StartupError            startup_error

@@ -20,10 +20,16 @@ class JsonLines(logging.Formatter):
     """`{"requestId", "message", "level"}` as `runpod.serverless.modules.rp_logger` has it, then our own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        shape = {"requestId": JOB_ID.get(), "message": record.getMessage(), "level": record.levelname}
+        shape = {"requestId": JOB_ID.get(), "message": _message(record), "level": record.levelname}
         fields = getattr(record, "fields", {})
         fault = {"fault": scrubbed(record.exc_info[1])} if record.exc_info and record.exc_info[1] else {}
         return json.dumps(shape | {"logger": record.name} | fields | fault)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """asyncio adds the repr of a task to what it says, and in that whatever an exception quotes: not its first line."""
+    said = record.getMessage()
+    return said.partition("\n")[0] if record.name == "asyncio" else said
 
 
 class PlainLines(logging.Formatter):
@@ -81,13 +87,12 @@ def _logging_integration() -> Any:
     return LoggingIntegration(level=None, event_level=logging.ERROR)
 
 
-def _scrub(event: Any, _: Any) -> Any:
+def _scrub(event: Any, hint: Any) -> Any:
     """The line of the log and nothing else: an allow-list, so that what a later sentry-sdk adds is not sent either."""
-    told = event.get("logentry") or {}
     kept = {
         name: event[name]
         for name in ("event_id", "timestamp", "level", "logger", "release", "platform")
         if name in event
     }
-    message = told.get("formatted") or told.get("message")
+    message = _message(hint["log_record"])
     return kept | {"message": message, "tags": {"job_id": JOB_ID.get() or ""}}

@@ -58,7 +58,7 @@ class StartingEngine:
     def fault(self) -> TTSError | None:
         reason = self._engine.exception(timeout=0) if self._engine.done() else None
         assert reason is None or isinstance(reason, TTSError)
-        return reason
+        return reason and type(reason)(str(reason))
 
     def voices(self) -> Sequence[BuiltinVoice]:
         return self._identity.result(timeout=0).voices
@@ -142,5 +142,12 @@ def process_age_ms() -> int:
 
 
 async def _result(future: "Future[T]") -> T:
-    """Its result; who stops waiting for it takes it from nobody else."""
-    return await asyncio.shield(asyncio.wrap_future(future))
+    """Its result; who stops waiting for it takes it from nobody else.
+
+    raises  a reason of its own for each who asks: one for all would hold on to the frames of every job it was told
+    """
+    try:
+        return await asyncio.shield(asyncio.wrap_future(future))
+    except TTSError as reason:
+        fresh = type(reason)(str(reason))
+    raise fresh

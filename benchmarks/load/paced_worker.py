@@ -69,4 +69,5 @@ def sentences_of(text: str) -> Iterator[str]:
 if __name__ == "__main__":
     settings, pace = Settings.from_env(os.environ), float(os.environ["PACE"])
     engine = TapeEngine(pace) if os.environ.get("TAPE") == "1" else PacedEngine(pace)
-    handler.serve(handler.make_handler(handler.build(settings, engine=engine)), concurrency=settings.concurrency)
+    service = handler.build(settings, engine=engine)
+    handler.serve(handler.make_handler(service), handler.Caretaker(service, concurrency=settings.concurrency))

@@ -13,9 +13,9 @@ def with_files(body: Any, base: Path) -> Any:
     base    folder that relative names start from
     raises  InvalidInput if a file cannot be read
     """
-    if not isinstance(body, dict) or "reference_audio_base64" not in body:
+    given = body.get("reference_audio_base64") if isinstance(body, dict) else None
+    if given is None:
         return body
-    given = body["reference_audio_base64"]
     clips = [_content(clip, base) for clip in (given if isinstance(given, list) else [given])]
     return body | {"reference_audio_base64": clips}
 

@@ -49,6 +49,7 @@ class Run:
         self.abandoned = False
         self._store = store
         self._reservation = reservation
+        self._begun_s = time.monotonic()
         self._ends_at_s = asyncio.get_running_loop().time() + deadline_s
         self._listeners: list[_Listener] = []
         self._afterwards: Callable[[], Awaitable[None]] | None = None
@@ -116,10 +117,9 @@ class Run:
         return [result]
 
     async def _begin(self) -> Attempt:
-        started_s = time.monotonic()
         reserved = await self._reserve()
         self.request_id = reserved.request_id
-        return Attempt(reserved, started_s, self.emit, voice_id=self._reservation.voice_id)
+        return Attempt(reserved, self._begun_s, self.emit, voice_id=self._reservation.voice_id)
 
     async def _reserve(self) -> Reserved:
         """As long as another worker has the same request, wait: what it finishes is told, what it leaves taken over.
@@ -134,9 +134,11 @@ class Run:
             except RequestRunning:
                 if asyncio.get_running_loop().time() + RETRY_S > self._ends_at_s:
                     raise
+            _stop_if_cancelled()
             await asyncio.sleep(RETRY_S)
 
     async def _reserve_now(self) -> Reserved:
+        self._begun_s = time.monotonic()
         reserving = asyncio.ensure_future(self._store.reserve(self._reservation))
         await uncancelled(lambda: asyncio.wait({reserving}))  # half a reservation could not be settled
         return reserving.result()

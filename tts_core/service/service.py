@@ -107,16 +107,20 @@ class Service:
     async def lost(self) -> None:
         """Until the engine is lost, and all who waited for it have been told: only another process can help then."""
         await self.engine.lost()
-        await asyncio.gather(*(run.owner for run in self._runs.values()))
+        await self._all_settled()
 
     async def close(self) -> None:
         """Let what is running settle, then stop the engine and free everything."""
-        await asyncio.gather(*(run.owner for run in self._runs.values()))
+        await self._all_settled()
         await self._janitor.close()
         await self._reader.close()
         await self._cache.close()
         await self.engine.close()
         await self.store.close()
+
+    async def _all_settled(self) -> None:
+        """Of the runs there are now. One may have been cancelled, as asyncio.run does, while it tidied up."""
+        await asyncio.gather(*(run.owner for run in self._runs.values()), return_exceptions=True)
 
     async def _find_or_start(self, request: Request, job_id: str) -> Run:
         """raises  Unauthorized without a key, IdempotencyConflict if the same identity runs with another body"""
@@ -142,15 +146,14 @@ class Service:
     def _work(self, request: Request) -> Work:
         async def work(run: Run, attempt: Attempt) -> JsonObject:
             outcome = attempt.reserved.outcome
-            if outcome is None:
-                await self.engine.known()
             attempt.answer_is_kept = request.answer_is_kept
-            if isinstance(request, Synthesize):
-                if outcome is not None:
-                    return await self._synthesis.repeat(request, run, attempt)
-                return await self._synthesis.perform(request, run, attempt)
+            if outcome is not None and isinstance(request, Synthesize):
+                return await self._synthesis.repeat(request, run, attempt)
             if outcome is not None and request.answer_is_kept:
                 return _repeated(outcome)
+            await self.engine.known()
+            if isinstance(request, Synthesize):
+                return await self._synthesis.perform(request, run, attempt)
             answer = await self.actions[type(request)](request, attempt)
             return {"status": "success", "request_id": attempt.reserved.request_id} | answer
 

@@ -2,11 +2,13 @@
 
 Time lies in the first of two image dimensions, channels innermost in memory: oneDNN then convolves without moving
 anything, 2 to 5 times as fast in bfloat16 as 1-d convolutions; and it compiles a kernel for each width of an image, not
-for each height, so that a window of a new length is no event. Source: `benchmarks/LOG.md`.
+for each height, so that a window of a new length is no event. On CPUs without AVX-512 there is no bfloat16, and in
+float32 1-d convolutions are 1.6 times as fast as images there: these it is then. Source: `benchmarks/LOG.md`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -61,18 +63,42 @@ def _pair(name: str, *shape: int) -> Shapes:
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
+class _Conv(Protocol):
+    """A convolution over [n, in, t, 1], to [n, out, t, 1], or to [n, out, factor * t, 1]."""
+
+    def __call__(self, x: Tensor, *, dilation: int = 1) -> Tensor: ...
+
+    def upsampled(self, x: Tensor, *, factor: int) -> Tensor: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _Conv:
+class _SequenceConv:
     """weight [out, in, kernel, 1], or [in, out, kernel, 1] of a transposed one"""
 
     weight: Tensor
     bias: Tensor | None
 
     def __call__(self, x: Tensor, *, dilation: int = 1) -> Tensor:
-        """[n, in, t, 1] -> [n, out, t, 1]
+        padding = self.weight.shape[2] // 2 * dilation
+        return functional.conv1d(x[..., 0], self.weight[..., 0], self.bias, padding=padding, dilation=dilation)[
+            ..., None
+        ]
 
-        Every dilation-th moment is a column of its own, and nothing is dilated then: views of the same memory.
-        """
+    def upsampled(self, x: Tensor, *, factor: int) -> Tensor:
+        padding = (self.weight.shape[2] - factor) // 2
+        y = functional.conv_transpose1d(x[..., 0], self.weight[..., 0], self.bias, stride=factor, padding=padding)
+        return y[..., None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ImageConv:
+    """weight [out, in, kernel, 1], or [in, out, kernel, 1] of a transposed one, the second dimension innermost"""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor, *, dilation: int = 1) -> Tensor:
+        """Every dilation-th moment is a column of its own, and nothing is dilated then: views of the same memory."""
         time = x.shape[2]
         if missing := -time % dilation:
             x = functional.pad(x, (0, 0, 0, missing))
@@ -82,7 +108,6 @@ class _Conv:
         return y.permute(0, 2, 3, 1).flatten(1, 2)[:, :time, None].permute(0, 3, 1, 2)
 
     def upsampled(self, x: Tensor, *, factor: int) -> Tensor:
-        """[n, in, t, 1] -> [n, out, factor * t, 1]"""
         padding = (self.weight.shape[2] - factor) // 2
         return functional.conv_transpose2d(x, self.weight, self.bias, stride=(factor, 1), padding=(padding, 0))
 
@@ -90,13 +115,23 @@ class _Conv:
 class Generator:
     """Holds the weights, in one precision on one device."""
 
-    def __init__(self, weights: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32) -> None:
-        """weights: as `generator_shapes` names them; dtype: of weights and all between them"""
+    def __init__(
+        self, weights: Mapping[str, Tensor], *, dtype: torch.dtype = torch.float32, as_images: bool | None = None
+    ) -> None:
+        """
+        weights    as `generator_shapes` names them
+        dtype      of weights and all between them
+        as_images  how they are convolved, see above; None: as is faster
+        """
+        if as_images is None:
+            as_images = _images_are_faster(dtype, weights["conv_pre.weight"].device)
+        self._lay_out = _as_image if as_images else _as_sequence
+        conv = _ImageConv if as_images else _SequenceConv
         self.device = weights["conv_pre.weight"].device
         self._dtype = dtype
         self._weights = weights
-        self._convs = {
-            name.removesuffix(".weight"): _Conv(_as_image(weight.to(dtype)), self._bias(name))
+        self._convs: dict[str, _Conv] = {
+            name.removesuffix(".weight"): conv(self._lay_out(weight.to(dtype)), self._bias(name))
             for name, weight in weights.items()
             if name.endswith(".weight")
         }
@@ -110,7 +145,7 @@ class Generator:
         source      coqui `HifiganGenerator.forward`
         """
         speaker = embeddings[:, :, None, None].to(self._dtype)
-        x = self._convs["conv_pre"](_as_image(frames.to(self._dtype))) + self._convs["cond_layer"](speaker)
+        x = self._convs["conv_pre"](self._lay_out(frames.to(self._dtype))) + self._convs["cond_layer"](speaker)
         for level, (factor, _) in enumerate(UPSAMPLING):
             x = self._convs[f"ups.{level}"].upsampled(functional.leaky_relu(x, SLOPE), factor=factor)
             if self._conditioned:
@@ -132,6 +167,15 @@ class Generator:
     def _bias(self, weight_name: str) -> Tensor | None:
         bias = self._weights.get(weight_name.removesuffix("weight") + "bias")
         return None if bias is None else bias.to(self._dtype)
+
+
+def _images_are_faster(dtype: torch.dtype, device: torch.device) -> bool:
+    return device.type != "cpu" or dtype != torch.float32 or bool(torch.cpu.get_capabilities().get("avx512_f"))
+
+
+def _as_sequence(values: Tensor) -> Tensor:
+    """[a, b, t] -> [a, b, t, 1]"""
+    return values[..., None]
 
 
 def _as_image(values: Tensor) -> Tensor:

@@ -81,9 +81,9 @@ class EngineLoop:
         except Exception as exc:  # noqa: BLE001  the root of the thread: a device that cannot even be cleaned is lost
             log.error("the device is lost: %s", scrubbed(exc))
             reason = EngineLost("the device of this worker failed")
+            self.lost.set_result(None)  # before it is closed: who asks then is told the reason
             self._device.close()
             self._device.take(block=True)  # those who asked meanwhile are listeners, too
-            self.lost.set_result(None)
         for listener in self._listeners.values():
             listener.tell(reason)
 
