@@ -147,3 +147,18 @@ class TestFolder:
             assert same(await folder.get(a_take(pool=pool).place), a_take(pool=pool))
         assert [entry.name for entry in tmp_path.iterdir()] == ["cache"]
         assert all(len(folder.name) == 32 for folder in (tmp_path / "cache").iterdir())
+
+
+async def test_all_of_a_pool_goes_at_once_and_nothing_of_another(tmp_path: Path) -> None:
+    memory, folder = MemoryLayer(max_bytes=100_000), FolderLayer(tmp_path, max_bytes=100_000)
+    takes = [a_take(n, pool=pool) for pool in ("t1", "t2") for n in range(3)]
+    for take in takes:
+        memory.put(take)
+        await folder.put(take)
+    memory.drop_pool("t1")
+    await folder.drop_pool("t1")
+    for take in takes:
+        is_left = take.entry.pool == "t2"
+        assert (memory.get(take.place) is not None, await folder.get(take.place) is not None) == (is_left, is_left)
+    assert (memory.size("t1"), await folder.size("t1")) == (Size(0, 0), Size(0, 0))
+    assert len(list(tmp_path.iterdir())) == 1

@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
         "tts_core.text",
         "tts_core.audio",
     },
-    "tts_core.batch": {"tts_core.batch", "tts_core.jobs", "tts_core.audio"},
+    "tts_core.batch": {"tts_core.batch", "tts_core.jobs", "tts_core.audio", "tts_core.text"},
     "tts_core.cli": {
         "tts_core.service",
         "tts_core.jobs",

@@ -294,6 +294,9 @@ async def test_a_failed_attempt_is_not_charged_again(store: Store, tmp_path: Pat
     assert [row.status for row in usage] == ["failed", "success"]
     assert usage[0].audio_seconds >= paid_before - 0.01
     assert usage[1].audio_seconds == pytest.approx(result["duration"] - paid_before, abs=0.01)
+    assert usage[1].audio_bytes / usage[1].audio_seconds == pytest.approx(
+        usage[0].audio_bytes / usage[0].audio_seconds, rel=0.1
+    )
     assert sum(map(len, worker.engine.started)) < len(text) - paid_before * 9
     await worker.service.close()
 

@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tts_core.batch.reading import BadInput, Problem, Row
-from tts_core.errors import TTSError
+from tts_core.errors import TextError, TTSError
 from tts_core.jobs import JsonObject, parse
 from tts_core.jobs.files import with_files
+from tts_core.text import check_text
+
+MAX_TEXT_CHARS = 50_000
+"""The most that any worker accepts (XTTS_MAX_TEXT_CHARS); this one's own limit is its own to tell."""
 
 MAX_BODY_BYTES = 9_900_000
 """RunPod takes 10 MB a job; the rest is for its wrapping and the key."""
@@ -98,8 +102,10 @@ def _refusal(fields: JsonObject) -> str | None:
     if fields.get("action", "synthesize") != "synthesize":
         return "action: a batch only speaks (synthesize)"
     parse(fields)
-    if not fields["text"].strip():
-        return "text: is empty"
+    try:
+        check_text(fields["text"], max_chars=MAX_TEXT_CHARS)
+    except TextError as error:
+        return f"text: {str(error).removeprefix('text ')}"
     size_bytes = len(json.dumps(fields))
     return f"has {size_bytes} bytes, more than {MAX_BODY_BYTES}" if size_bytes > MAX_BODY_BYTES else None
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -57,6 +58,12 @@ class FolderLayer:
         sizes.pop(file, None)
         with suppress(OSError):
             await asyncio.to_thread(file.unlink, missing_ok=True)
+
+    async def drop_pool(self, pool: str) -> None:
+        sizes, folder = await self._scanned(), self._of_pool(pool)
+        for file in [file for file in sizes if file.parent == folder]:
+            del sizes[file]
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def size(self, pool: str) -> Size:
         folder = self._of_pool(pool)

@@ -42,6 +42,10 @@ class MemoryLayer:
         if (kept := self._takes.pop(place, None)) is not None:
             self._bytes -= weight(kept)
 
+    def drop_pool(self, pool: str) -> None:
+        for place in [place for place in self._takes if place[0] == pool]:
+            self.drop(place)
+
     def size(self, pool: str) -> Size:
         held = [len(kept.audio) for (owner, _), kept in self._takes.items() if owner == pool]
         return Size(len(held), sum(held))

@@ -113,6 +113,13 @@ class Cache:
             entries, size = entries + len(retired), size + sum(entry.audio_file_size for entry in retired)
         return Size(entries, size)
 
+    async def drop_copies(self, pool: str) -> None:
+        """Of all that a tenant had, from this worker's own layers: the store has deleted the rest."""
+        for place in [place for place in self._seen if place[0] == pool]:
+            del self._seen[place]
+        self._memory.drop_pool(pool)
+        await self._folder.drop_pool(pool)
+
     async def sizes(self, pool: str) -> dict[str, Size]:
         """Of a pool, in this worker's own layers."""
         return {"memory": self._memory.size(pool), "folder": await self._folder.size(pool)}

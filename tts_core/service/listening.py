@@ -72,10 +72,10 @@ class Listening:
         self._attempt.chunks_sent = self.chunks.sent
 
     def _charge(self, seat: Seat, audio_seconds: float, audio_bytes: int) -> None:
-        paid_before = seat.take.paid_seconds if seat.take is not None and seat.pays else 0.0
+        paid = seat.take if seat.pays else None
         self._attempt.cached = not seat.pays
-        self._attempt.audio_seconds = audio_seconds - paid_before
-        self._attempt.audio_bytes = audio_bytes
+        self._attempt.audio_seconds = audio_seconds - (paid.paid_seconds if paid else 0)
+        self._attempt.audio_bytes = audio_bytes - (paid.paid_bytes if paid else 0)
 
 
 class Pacer:

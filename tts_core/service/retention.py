@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import asdict
 from uuid import uuid4
 
@@ -56,7 +57,8 @@ class Janitor:
     def wake(self) -> None:
         """A request has ended, which may have been the last one for a while."""
         if self._work is None:
-            self._work = asyncio.create_task(self._go_round())
+            # In a context of its own: its lines are no job's.
+            self._work = asyncio.create_task(self._go_round(), context=Context())
         self._quiet.set()
 
     async def close(self) -> None:

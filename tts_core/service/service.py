@@ -67,7 +67,7 @@ class Service:
             personas,
             Conversations(store),
             UsageReports(store),
-            TenantRegistry(store),
+            TenantRegistry(store, self._cache),
             KeptJobs(store),
             RetentionActions(store),
             CacheActions(

@@ -38,7 +38,7 @@ class Take:
         self.alignments = Alignments(script.text, script.plan, script.engine_rate_hz)
         self.quality = QualityReport()
         self.audio_seconds = 0.0
-        self.paid_seconds = 0.0
+        self.paid_seconds, self.paid_bytes = 0.0, 0
         self.utterances = len(script.plan)
         self.utterances_done = 0
         self.first_audio_s: float | None = None
@@ -54,6 +54,7 @@ class Take:
         self.recording.write(data)
         self.audio_seconds += len(spoken.samples) / self._rate_hz
         self.paid_seconds += is_paid * len(spoken.samples) / self._rate_hz
+        self.paid_bytes += is_paid * len(data)
         self.utterances_done += spoken.finished
         if self.first_audio_s is None and len(spoken.samples):
             self.first_audio_s = time.monotonic()

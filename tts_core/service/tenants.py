@@ -23,14 +23,16 @@ from tts_core.jobs import (
 )
 from tts_core.service.actions import Action
 from tts_core.service.attempt import Attempt
+from tts_core.service.cache import Cache
 from tts_core.store import Key, NewKey, Receipt, Standing, Store, Tenant
 
 HOUR_S = 3600.0
 
 
 class TenantRegistry:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, cache: Cache) -> None:
         self._store = store
+        self._cache = cache
 
     def actions(self) -> Mapping[type[Request], Action]:
         return {
@@ -78,7 +80,9 @@ class TenantRegistry:
 
     async def delete(self, request: TenantsDelete, attempt: Attempt) -> JsonObject:
         _require_operator(attempt)
-        return {"receipt": told_receipt(await self._store.delete_tenant(request.tenant_id))}
+        receipt = await self._store.delete_tenant(request.tenant_id)
+        await self._cache.drop_copies(request.tenant_id)
+        return {"receipt": told_receipt(receipt)}
 
     async def create_key(self, request: TenantsCreateKey, attempt: Attempt) -> JsonObject:
         made = await self._store.create_key(
