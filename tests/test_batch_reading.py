@@ -98,7 +98,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         {"text": "good"},
         {"text": "x", "speed": "fast"},
         {"voice_id": "nova"},
-        {"text": " "},
+        {"text": "?!"},
         {"text": "x", "colour": "red"},
         {"text": "x", "tenant_key": "tts_live_secret"},
         {"text": "x", "action": "voices.list"},
@@ -115,6 +115,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         (9, "has 10000012 bytes, more than 9900000"),
     ]
     assert refusals({"text": "x"}, {"text": "y", "speed": 1.0}, speed="fast") == [(1, "speed")]
+    assert refusals({"text": " "}, {"text": "x" * 60_000}) == [(1, "text"), (2, "text")]
     assert refusals() == [(0, "there is nothing to speak")]
 
 

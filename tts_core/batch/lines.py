@@ -102,12 +102,18 @@ def _refusal(fields: JsonObject) -> str | None:
     if fields.get("action", "synthesize") != "synthesize":
         return "action: a batch only speaks (synthesize)"
     parse(fields)
+    size_bytes = len(json.dumps(fields))
+    if size_bytes > MAX_BODY_BYTES:
+        return f"has {size_bytes} bytes, more than {MAX_BODY_BYTES}"
+    return _unspeakable(fields["text"])
+
+
+def _unspeakable(text: str) -> str | None:
     try:
-        check_text(fields["text"], max_chars=MAX_TEXT_CHARS)
+        check_text(text, max_chars=MAX_TEXT_CHARS)
     except TextError as error:
         return f"text: {str(error).removeprefix('text ')}"
-    size_bytes = len(json.dumps(fields))
-    return f"has {size_bytes} bytes, more than {MAX_BODY_BYTES}" if size_bytes > MAX_BODY_BYTES else None
+    return None
 
 
 def _bad_names(names: Mapping[str, object]) -> str | None:
