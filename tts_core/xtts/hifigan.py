@@ -66,6 +66,9 @@ def _pair(name: str, *shape: int) -> Shapes:
 class _Conv(Protocol):
     """A convolution over [n, in, t, 1], to [n, out, t, 1], or to [n, out, factor * t, 1]."""
 
+    @property
+    def weight(self) -> Tensor: ...
+
     def __call__(self, x: Tensor, *, dilation: int = 1) -> Tensor: ...
 
     def upsampled(self, x: Tensor, *, factor: int) -> Tensor: ...
