@@ -15,6 +15,27 @@ if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
 
+SLOW_FILES = (
+    "test_engine.py",
+    "test_parity.py",
+    "test_hostile_worker.py",
+    "test_tenants_apart.py",
+    "test_benchmarks.py",
+    "test_worker.py",
+    "test_fake_platform.py",
+    "test_kept.py",
+    "test_store_benchmarks.py",
+    "test_batch.py",
+    "test_start.py",
+    "test_load.py",
+)
+"""Each is run by one process: begun last, it would be waited for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOW_FILES.index(name) if (name := item.path.name) in SLOW_FILES else len(SLOW_FILES))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A skipped test proves nothing, so the run fails on one."""

@@ -34,7 +34,7 @@ Whose = Literal["own", "foreign", "unknown"]
 WHOSE: Sequence[Whose] = ("own", "foreign", "unknown")
 
 STEPS, SEED = 2_000, 20261127
-SUPABASE_STEPS = 600
+SUPABASE_STEPS = 500
 """As far as that body follows: a step takes five times as long there."""
 
 SCOPES: Sequence[Scope] = ("synthesize", "voices", "personas", "cache", "usage", "admin")
