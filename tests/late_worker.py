@@ -57,5 +57,5 @@ def _word_in(file: Path) -> str:
 if __name__ == "__main__":
     logs.set_up(on_runpod=True)
     handler.choose_engine = start_when_told
-    handler.ANSWERING_S = 0.5
+    handler.ANSWERING_S = 3.0
     handler.work(os.environ)
