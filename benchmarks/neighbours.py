@@ -68,7 +68,7 @@ class Choir:
             if (step := scheduler.next_step(now_s=0.0)) is not None and not isinstance(step, Vocode):
                 for ended, slot in scheduler.commit(step, device.launch(step).codes()):
                     device.detach(ended, slot)
-                    scheduler.withdraw(ended)
+                    scheduler.cancel(ended)
             number += 1
 
     def sequence(self, seed: int, place: int) -> Spoken:

@@ -156,19 +156,19 @@ class XttsEngine:
         takes: list[Spoken] = []
         while len(takes) <= MAX_RETRIES and (not takes or takes[-1].is_rejected):
             takes.append(ask(retry=len(takes)))
-            async for samples in self._heard(takes[-1], self._loop.submit):
+            async for samples in self._heard(takes[-1]):
                 yield AudioChunk(samples)
         kept = takes[-1]
         if kept.is_rejected:
             kept = _best(takes, chars=chars)
-            async for samples in self._heard(kept, self._loop.submit_ended):
+            async for samples in self._heard(kept):
                 yield AudioChunk(samples)
         if kept.watch is not None:
             yield AudioChunk(np.zeros(0, np.float32), quality=Quality(kept.verdict, retries=len(takes) - 1))
 
-    async def _heard(self, take: Spoken, submit: Callable[[Spoken, Listener], None]) -> AsyncGenerator[FloatArray]:
+    async def _heard(self, take: Spoken) -> AsyncGenerator[FloatArray]:
         listener = Listener()
-        submit(take, listener)
+        self._loop.submit(take, listener)
         try:
             while (item := await listener.inbox.get()) is not None:
                 if isinstance(item, Exception):

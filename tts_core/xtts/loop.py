@@ -64,11 +64,6 @@ class EngineLoop:
         if not self._device.send(lambda: self._add(sequence, listener)):
             raise Cancelled("the engine is closed")
 
-    def submit_ended(self, sequence: Sequence, listener: Listener) -> None:
-        """A take that was withdrawn is to be heard after all. raises Cancelled once closed"""
-        if not self._device.send(lambda: self._add_ended(sequence, listener)):
-            raise Cancelled("the engine is closed")
-
     def leave(self, sequence: Sequence) -> None:
         """Nobody listens to it any more: it costs no further step."""
         self._device.send(lambda: self._drop(sequence))
@@ -111,10 +106,6 @@ class EngineLoop:
         except TTSError as exc:
             listener.tell(exc)
 
-    def _add_ended(self, sequence: Sequence, listener: Listener) -> None:
-        self._scheduler.add_ended(sequence)
-        self._listeners[sequence] = listener
-
     def _drop(self, sequence: Sequence) -> None:
         if self._listeners.pop(sequence, None) is not None:
             self._scheduler.cancel(sequence)
@@ -139,7 +130,7 @@ class EngineLoop:
 
     def _withdraw_if_rejected(self, sequence: Sequence) -> None:
         if isinstance(sequence, Spoken) and sequence.is_rejected and sequence in self._listeners:
-            self._scheduler.withdraw(sequence)
+            self._scheduler.cancel(sequence)
             self._listeners.pop(sequence).tell(None)
 
     def _deliver(self, step: Vocode, waves: list[FloatArray]) -> None:

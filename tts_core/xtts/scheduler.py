@@ -39,13 +39,13 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Latents `start..stop` of a sequence become audio.
+    """Latents of a sequence, from the window before on, become audio.
 
+    stop  where they end
     last  nothing follows, so nothing waits for its right side
     """
 
     sequence: Sequence
-    start: int
     stop: int
     last: bool
 
@@ -67,7 +67,6 @@ class Scheduler:
         max_waiting  sequences that may wait for one
         max_windows  of the vocoder in one step
         """
-        self._free = set(range(slots))
         self._slots = slots
         self._for_streams = slots // STREAM_SHARE
         self._max_waiting = max_waiting
@@ -84,31 +83,30 @@ class Scheduler:
 
     @property
     def free_slots(self) -> list[int]:
-        return sorted(self._free)
+        """Lowest first: the fewer rows in use, the cheaper a step."""
+        held = {sequence.slot for sequence in self._live}
+        return [slot for slot in range(self._slots) if slot not in held]
 
     def add(self, sequence: Sequence) -> None:
-        """raises  Overloaded if the waiting room is full"""
+        """One that has ended, and was cancelled then, is to be heard after all: it needs no slot.
+
+        raises  Overloaded if the waiting room is full
+        """
+        if sequence.ending is not None:
+            self._live.append(sequence)
+            return
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(f"{self._max_waiting} utterances are waiting; try again in {RETRY_AFTER_S:.0f} s")
         self._arrivals += 1
         sequence.arrived = self._arrivals
         self._waiting.append(sequence)
 
-    def add_ended(self, sequence: Sequence) -> None:
-        """A take withdrawn before is to be heard after all: all its codes are there."""
-        assert sequence.ending is not None
-        self._live.append(sequence)
-
-    def withdraw(self, sequence: Sequence) -> None:
-        """A take that has ended is not to be heard, for now."""
-        self._retire(sequence)
-
     def cancel(self, sequence: Sequence) -> None:
         """Forget it, whatever it is doing; its slot is free for the next step."""
-        if sequence.ending is None or not sequence.is_vocoded:
-            sequence.ending = "cancelled"
+        sequence.ending = sequence.ending or "cancelled"
+        sequence.slot = None
         self._waiting = [waiting for waiting in self._waiting if waiting is not sequence]
-        self._retire(sequence)
+        self._live = [live for live in self._live if live is not sequence]
 
     def next_step(self, *, now_s: float) -> Step | None:
         """The step to launch now; None if all that can be done depends on steps in flight."""
@@ -130,34 +128,27 @@ class Scheduler:
             sequence.launched += 1
         return Decode(decoding) if decoding else None
 
-    def commit(self, step: Step, codes: Many[int] = ()) -> tuple[tuple[Sequence, int], ...]:
-        """Take in what a step brought; returns the sequences that have just ended, each with the slot it has left.
-
-        codes  one per sequence of a Prefill or Decode, in its order
-        """
-        if isinstance(step, Vocode):
-            return ()
+    def commit(self, step: Prefill | Decode, codes: Many[int]) -> list[tuple[Sequence, int]]:
+        """Take in the codes of a step, in its order; returns who has just ended, each with the slot it has left."""
+        ended = []
         for sequence, code in zip(step.sequences, codes, strict=True):
             sequence.read(code)
-        ended = tuple((s, s.slot) for s in step.sequences if s.ending is not None and s.slot is not None)
-        for sequence, _ in ended:
-            self._release(sequence)
+            if sequence.ending is not None and sequence.slot is not None:
+                ended.append((sequence, sequence.slot))
+                sequence.slot = None
         return ended
 
     def check_integrity(self) -> None:
         """Every slot is free or held by exactly one live sequence."""
-        held = [sequence.slot for sequence in self._live if sequence.slot is not None]
-        assert len(set(held)) == len(held)
-        assert self._free.isdisjoint(held)
-        assert len(self._free) + len(held) == self._slots
+        held = [sequence for sequence in self._live if sequence.slot is not None]
+        assert len(held) + len(self.free_slots) == self._slots
 
     def _admit(self, now_s: float) -> tuple[Sequence, ...]:
-        """Fill free slots from the waiting room, lowest first: the fewer rows in use, the cheaper a step."""
+        """Fill free slots from the waiting room."""
         admitted: list[Sequence] = []
         while len(admitted) < MAX_PREFILL and (sequence := self._next_in_turn(now_s)) is not None:
             self._waiting.remove(sequence)
-            sequence.slot = min(self._free)
-            self._free.remove(sequence.slot)
+            sequence.slot = self.free_slots[0]
             sequence.launched = 1
             self._live.append(sequence)
             admitted.append(sequence)
@@ -167,7 +158,7 @@ class Scheduler:
         holding = [sequence for sequence in self._live if sequence.slot is not None]
         wholes_may = sum(not sequence.is_streamed for sequence in holding) < self._slots - self._for_streams
         may = [sequence for sequence in self._waiting if sequence.is_streamed or wholes_may]
-        if not may or not self._free:
+        if not may or len(holding) == self._slots:
             return None
         held = Counter(sequence.tenant for sequence in holding)
         tenants = {sequence.tenant for sequence in self._waiting} | set(held)
@@ -186,17 +177,6 @@ class Scheduler:
         return ready[: self._max_windows]
 
     def _vocode(self, sequences: list[Sequence]) -> Vocode:
-        windows = [Window(s, *s.take_window(), last=s.is_vocoded) for s in sequences]
-        for window in windows:
-            if window.last:
-                self._retire(window.sequence)
-        return Vocode(tuple(windows))
-
-    def _retire(self, sequence: Sequence) -> None:
-        self._release(sequence)
-        self._live = [live for live in self._live if live is not sequence]
-
-    def _release(self, sequence: Sequence) -> None:
-        if sequence.slot is not None:
-            self._free.add(sequence.slot)
-            sequence.slot = None
+        windows = tuple(Window(s, s.take_window(), last=s.is_vocoded) for s in sequences)
+        self._live = [sequence for sequence in self._live if not sequence.is_vocoded]
+        return Vocode(windows)

@@ -43,7 +43,6 @@ class Sequence:
     windows: int = 0
     spoken_s: float = 0.0
     ending: Ending | None = None
-    is_vocoded: bool = False
 
     @property
     def deadline_s(self) -> float:
@@ -59,26 +58,26 @@ class Sequence:
         return self.slot is not None and self.ending is None and 0 < self.launched < self.max_codes
 
     @property
+    def is_vocoded(self) -> bool:
+        return self.ending is not None and self.windowed == len(self.codes)
+
+    @property
     def window_is_ready(self) -> bool:
         """Enough new codes for the next window, or the end has come and its window has not.
 
         A whole job's come at its end: fewer are cheaper, and a bad take can be thrown away until then.
         """
-        if self.is_vocoded or self.ending == "cancelled":
-            return False
-        if not self.is_streamed:
-            return self.ending is not None
+        if self.ending is not None:
+            return not self.is_vocoded
         sizes = FIRST_WINDOWS_CODES
         wanted = sizes[self.windows] if self.windows < len(sizes) else LATER_WINDOWS_CODES
-        return self.ending is not None or len(self.codes) - self.windowed >= wanted
+        return self.is_streamed and len(self.codes) - self.windowed >= wanted
 
-    def take_window(self) -> tuple[int, int]:
-        """Hand the next codes to the vocoder: where they start and stop."""
-        start = self.windowed
-        self.windowed = min(len(self.codes), start + MAX_WINDOW_CODES)
+    def take_window(self) -> int:
+        """Hand the next codes to the vocoder: where they stop."""
+        self.windowed = min(len(self.codes), self.windowed + MAX_WINDOW_CODES)
         self.windows += 1
-        self.is_vocoded = self.ending is not None and self.windowed == len(self.codes)
-        return start, self.windowed
+        return self.windowed
 
     def read(self, code: int) -> None:
         """A code has come back from the device; those drawn after the end are nobody's."""
