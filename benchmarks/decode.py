@@ -26,7 +26,7 @@ import torch
 from benchmarks.common import CODES_PER_S, TEXTS, Args, parse_args, ratio, report, say, say_round
 from benchmarks.pair import COQUI_SAMPLING, SAMPLING, Coqui, Pair, hear, pair, timed_s, wait_for
 from benchmarks.parts import Parts, Timing, copy_bandwidth_gb_s, step_bytes
-from tts_core.xtts.gpt import PREFIX_POSITIONS
+from tts_core.xtts.gpt import prompt_positions
 from tts_core.xtts.reading import read
 
 BATCHES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
@@ -143,11 +143,11 @@ class Cases:
         return Timing(self._codes, coqui.call(lambda: vocoder_s(coqui, latents)))
 
 
-def text_ids(coqui: Coqui) -> dict[str, tuple[int, ...]]:
+def text_ids(coqui: Coqui) -> dict[str, list[int]]:
     """Of TEXTS; both sides must read them alike."""
     tokenizer = coqui.model.tokenizer
-    ids = {text: tuple(read(tokenizer, text, "en").text_ids) for text in TEXTS}
-    assert all(list(ids[text]) == tokenizer.encode(text.lower(), lang="en") for text in TEXTS)
+    ids = {text: read(tokenizer, text, "en").text_ids for text in TEXTS}
+    assert all(ids[text] == tokenizer.encode(text.lower(), lang="en") for text in TEXTS)
     return ids
 
 
@@ -207,7 +207,7 @@ async def compare(args: Args) -> None:
         cases = Cases(sides, codes=args.codes)
         timings = await measure(args, await cases.prepared())
         bandwidth_gb_s = bandwidth(args, sides.device)
-        positions = PREFIX_POSITIONS + len(cases.ids[TEXTS[0]]) + 3 + args.codes // 2  # on average
+        positions = prompt_positions(cases.ids[TEXTS[0]]) + args.codes // 2  # on average
         rows = []
         for case in timings:
             read_bytes = step_bytes(sides.engine, batch=case.batch, positions=positions)

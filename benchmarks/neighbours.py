@@ -12,7 +12,8 @@ and is not compared. Our side only; speed is not measured, so any machine and a 
 import argparse
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,9 @@ from tts_core.xtts.gpt import Gpt
 from tts_core.xtts.memory import choose_device
 from tts_core.xtts.model import XttsModel, load_model
 from tts_core.xtts.precision import choose_precision
-from tts_core.xtts.runner import Runner, Spoken
+from tts_core.xtts.runner import Runner
 from tts_core.xtts.scheduler import Scheduler, Vocode
+from tts_core.xtts.sequence import Sequence
 
 SEEDS = 20
 UTTERANCES = 2
@@ -54,7 +56,7 @@ class Choir:
         self._model = model
         self._gpt = gpt
 
-    def speak(self, sequences: Sequence[Spoken], *, arrivals: Sequence[int]) -> None:
+    def speak(self, sequences: Many[Sequence], *, arrivals: Many[int]) -> None:
         """arrivals: the step before which each one comes"""
         scheduler, device = (
             Scheduler(slots=SLOTS, max_waiting=len(sequences)),
@@ -71,9 +73,9 @@ class Choir:
                     scheduler.cancel(ended)
             number += 1
 
-    def sequence(self, seed: int, place: int) -> Spoken:
-        ids = tuple(3 + (7 * seed + 3 * place + letter) % 200 for letter in range(10 + 5 * (seed % 4)))
-        return Spoken(
+    def sequence(self, seed: int, place: int) -> Sequence:
+        ids = [3 + (7 * seed + 3 * place + letter) % 200 for letter in range(10 + 5 * (seed % 4))]
+        return Sequence(
             tenant="",
             max_codes=CODES,
             stop_code=self._model.sizes.stop_code,

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
@@ -12,8 +13,9 @@ import torch
 from benchmarks.common import SLOTS, texts
 from benchmarks.pair import SAMPLING, timed_s
 from tts_core.xtts.engine import XttsEngine
-from tts_core.xtts.runner import Flight, Runner, Spoken
+from tts_core.xtts.runner import Flight, Runner
 from tts_core.xtts.scheduler import MAX_PREFILL, Decode, Prefill
+from tts_core.xtts.sequence import Sequence
 from tts_core.xtts.vocoder import Piece
 
 T = TypeVar("T")
@@ -39,7 +41,7 @@ class Timing:
 class Parts:
     """They run on the engine's own thread, which has nothing else to do then."""
 
-    def __init__(self, engine: XttsEngine, *, codes: int, ids: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, engine: XttsEngine, *, codes: int, ids: Mapping[str, list[int]]) -> None:
         """ids: of each of TEXTS"""
         self._engine = engine
         self._codes = codes
@@ -66,7 +68,7 @@ class Parts:
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._engine._device.call(work))
 
-    def _decode(self, spoken: Sequence[str]) -> Timing:
+    def _decode(self, spoken: Many[str]) -> Timing:
         sequences = [self._sequence(text, slot) for slot, text in enumerate(spoken)]
         started_s = time.perf_counter()
         for flight in [self._runner.launch(step) for step in prefills(sequences)]:
@@ -84,8 +86,8 @@ class Parts:
         assert all(len(sequence.codes) == self._codes for sequence in sequences), "not the codes asked for"
         return Timing(self._codes, ended_s - started_s, prefilled_s - started_s)
 
-    def _sequence(self, text: str, slot: int) -> Spoken:
-        return Spoken(
+    def _sequence(self, text: str, slot: int) -> Sequence:
+        return Sequence(
             tenant="",
             max_codes=self._codes,
             stop_code=self._engine.model.sizes.stop_code,
@@ -96,7 +98,7 @@ class Parts:
         )
 
 
-def prefills(sequences: Sequence[Spoken]) -> Iterator[Prefill]:
+def prefills(sequences: Many[Sequence]) -> Iterator[Prefill]:
     for first in range(0, len(sequences), MAX_PREFILL):
         group = tuple(sequences[first : first + MAX_PREFILL])
         for sequence in group:
@@ -104,7 +106,7 @@ def prefills(sequences: Sequence[Spoken]) -> Iterator[Prefill]:
         yield Prefill(group)
 
 
-def decodes(sequences: Sequence[Spoken], *, count: int) -> Iterator[Decode]:
+def decodes(sequences: Many[Sequence], *, count: int) -> Iterator[Decode]:
     for _ in range(count):
         for sequence in sequences:
             sequence.launched += 1

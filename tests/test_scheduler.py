@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +13,18 @@ from tts_core.errors import Overloaded
 from tts_core.xtts.scheduler import Decode, Prefill, Scheduler, Step, Vocode
 from tts_core.xtts.sequence import Sequence
 
+if TYPE_CHECKING:
+    from tts_core.xtts.voice_encoder import Voice
+
 STOP = 1025
+
+UNHEARD = cast("Voice", None)
+"""What a voice is like is nothing to a scheduler."""
 
 
 def utterance(codes: int = 40, *, tenant: str = "a", due_s: float = math.inf) -> Sequence:
     """Ends by its budget after so many codes."""
-    return Sequence(tenant=tenant, max_codes=codes, stop_code=STOP, due_s=due_s)
+    return Sequence(tenant=tenant, text_ids=[], voice=UNHEARD, max_codes=codes, stop_code=STOP, due_s=due_s)
 
 
 class Device:

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import unicodedata
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
+from collections.abc import Sequence as Many
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial, reduce
@@ -35,8 +36,9 @@ from tts_core.xtts.memory import MAX_WINDOWS, choose_device, slots_for
 from tts_core.xtts.model import OpenModel, Voice, open_model
 from tts_core.xtts.precision import choose_precision
 from tts_core.xtts.reading import Reader, Reading
-from tts_core.xtts.runner import Runner, Spoken
+from tts_core.xtts.runner import Runner
 from tts_core.xtts.scheduler import Scheduler
+from tts_core.xtts.sequence import Sequence
 
 ENGINE_REVISION = 2
 """Counted up whenever this package makes the same model sound different."""
@@ -118,13 +120,13 @@ class XttsEngine:
     async def lost(self) -> None:
         await asyncio.shield(asyncio.wrap_future(self._loop.lost))
 
-    def voices(self) -> Sequence[BuiltinVoice]:
+    def voices(self) -> Many[BuiltinVoice]:
         return self._voices
 
     def max_chars(self, language: Language) -> int:
         return xtts_char_limit(language)
 
-    async def clone(self, clips: Sequence[ReferenceClip]) -> Speaker:
+    async def clone(self, clips: Many[ReferenceClip]) -> Speaker:
         """raises ReferenceTooShort if a clip has less than a third of a second"""
         if any(len(clip.samples) < MIN_CLIP_S * clip.sample_rate_hz for clip in clips):
             raise ReferenceTooShort(f"each reference clip must be at least {MIN_CLIP_S} s long")
@@ -151,9 +153,9 @@ class XttsEngine:
                 async for chunk in chunks:
                     yield chunk
 
-    async def _speak_reading(self, ask: Callable[..., Spoken], *, chars: int) -> AsyncGenerator[AudioChunk]:
+    async def _speak_reading(self, ask: Callable[..., Sequence], *, chars: int) -> AsyncGenerator[AudioChunk]:
         """Takes until nothing is wrong with one, or some of it has been heard; where all are bad, the best of them."""
-        takes: list[Spoken] = []
+        takes: list[Sequence] = []
         while len(takes) <= MAX_RETRIES and (not takes or takes[-1].is_rejected):
             takes.append(ask(retry=len(takes)))
             async for samples in self._heard(takes[-1]):
@@ -166,7 +168,7 @@ class XttsEngine:
         if kept.watch is not None:
             yield AudioChunk(np.zeros(0, np.float32), quality=Quality(kept.verdict, retries=len(takes) - 1))
 
-    async def _heard(self, take: Spoken) -> AsyncGenerator[FloatArray]:
+    async def _heard(self, take: Sequence) -> AsyncGenerator[FloatArray]:
         listener = Listener()
         self._loop.submit(take, listener)
         try:
@@ -187,21 +189,21 @@ class XttsEngine:
         if self._device.is_closed:
             raise Cancelled("the engine is closed")
 
-    def _take(self, reading: Reading, voice: Voice, manner: Manner, audience: Audience, *, retry: int) -> Spoken:
+    def _take(self, reading: Reading, voice: Voice, manner: Manner, audience: Audience, *, retry: int) -> Sequence:
         sizes, seed = self.model.sizes, manner.sampling.seed
-        return Spoken(
+        return Sequence(
             tenant=audience.tenant,
+            text_ids=reading.text_ids,
+            voice=voice,
             max_codes=min(code_budget(reading.chars), sizes.max_codes - RESERVED_CODES),
             stop_code=sizes.stop_code,
-            due_s=audience.due_s,
-            text_ids=tuple(reading.text_ids),
-            voice=voice,
             sampling=replace(manner.sampling, seed=(seed + retry * RETRY_SEED_STEP) % 2**32),
             speed=manner.speed,
+            due_s=audience.due_s,
             watch=CodeWatch(chars=reading.chars) if self._guarded else None,
         )
 
-    def _warm_up_take(self) -> Spoken:
+    def _warm_up_take(self) -> Sequence:
         silent = Voice(torch.zeros(PREFIX_POSITIONS, self.model.sizes.width), torch.ones(512) / 512**0.5)
         voice = next(iter(self.model.speakers.values()), silent)
         reading = self._reader.read(WARM_UP_TEXT, "en")
@@ -235,7 +237,7 @@ def _identity(opened: OpenModel) -> Identity:
     )
 
 
-def _best(takes: Sequence[Spoken], *, chars: int) -> Spoken:
+def _best(takes: Many[Sequence], *, chars: int) -> Sequence:
     judged = [Try(take.verdict, len(take.codes)) for take in takes]
     return takes[judged.index(reduce(partial(better, chars=chars), judged))]
 

@@ -21,6 +21,11 @@ PREFIX_POSITIONS = 32
 """Latents of the perceiver that stand before the text: the voice."""
 
 
+def prompt_positions(text_ids: Sequence[int]) -> int:
+    """Voice, START_TEXT, text, STOP_TEXT, START."""
+    return PREFIX_POSITIONS + len(text_ids) + 3
+
+
 @dataclass(frozen=True, slots=True)
 class GptSizes:
     """From the checkpoint's config.json; the real ones are 30, 1024, 16, 608 and 404, 1026."""

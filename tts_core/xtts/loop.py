@@ -10,7 +10,7 @@ import numpy as np
 from tts_core.errors import Cancelled, EngineLost, StartupError, TTSError, scrubbed
 from tts_core.types import FloatArray
 from tts_core.xtts.device_thread import DeviceThread
-from tts_core.xtts.runner import Flight, Runner, Spoken
+from tts_core.xtts.runner import Flight, Runner
 from tts_core.xtts.scheduler import Scheduler, Step, Vocode
 from tts_core.xtts.sequence import Sequence
 
@@ -129,7 +129,7 @@ class EngineLoop:
             self._fail(flight.step, exc)
 
     def _withdraw_if_rejected(self, sequence: Sequence) -> None:
-        if isinstance(sequence, Spoken) and sequence.is_rejected and sequence in self._listeners:
+        if sequence.is_rejected and sequence in self._listeners:
             self._scheduler.cancel(sequence)
             self._listeners.pop(sequence).tell(None)
 

@@ -2,15 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from tts_core.types import FloatArray, Sampling
-from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
+from tts_core.types import FloatArray
+from tts_core.xtts.gpt import Gpt, prompt_positions
 from tts_core.xtts.graphs import StepGraphs
-from tts_core.xtts.guard import CodeWatch, Verdict
 from tts_core.xtts.hifigan import HOP
 from tts_core.xtts.model import Voice
 from tts_core.xtts.sampler import SamplingRows, draw, exponential_noise, scores_of
@@ -23,50 +21,6 @@ FAKE_TEXT_ID = 1
 
 SPANS = (128, 192, 256, 384, 512, 768)
 """KV positions that attention may look at, besides all of them: few, so that each can be a graph."""
-
-
-@dataclass(slots=True, eq=False)
-class Spoken(Sequence):
-    """A sequence with what the device needs to know of it.
-
-    text_ids  what goes into the GPT, without start and stop
-    latents   [n, width] once it has left its slot and is not all vocoded
-    frames    of its waveform that were decoded
-    watch     judges the codes; None where nothing is judged
-    verdict   what was wrong with it; "ok" until something is
-    """
-
-    text_ids: tuple[int, ...] = ()
-    voice: Voice | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    speed: float = 1.0
-    latents: Tensor | None = None
-    frames: int = 0
-    watch: CodeWatch | None = None
-    verdict: Verdict = "ok"
-
-    @property
-    def is_rejected(self) -> bool:
-        """A bad take of which nothing has been heard: another one may be better."""
-        return self.verdict != "ok" and self.windows == 0
-
-    def read(self, code: int) -> None:
-        """As any sequence, and ended by the watch at the first thing that is wrong."""
-        if self.ending is not None:
-            return
-        Sequence.read(self, code)
-        if self.watch is None:
-            return
-        fault = self.watch.read(code)
-        if self.ending is not None:
-            self.verdict = self.watch.ended(stopped=self.ending == "stop")
-        elif fault is not None:
-            self.ending, self.verdict = "guard", fault
-
-    @property
-    def prompt_positions(self) -> int:
-        """Voice, START_TEXT, text, STOP_TEXT, START."""
-        return PREFIX_POSITIONS + len(self.text_ids) + 3
 
 
 GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
@@ -171,10 +125,8 @@ class Runner:
                 return Flight(step, waves=self._vocode(step))
 
     def detach(self, sequence: Sequence, slot: int) -> None:
-        """Keep the latents of an ended sequence that are not vocoded yet: its slot is about to be another's."""
-        assert isinstance(sequence, Spoken)
-        if not sequence.is_vocoded:
-            sequence.latents = self._latents[slot, : len(sequence.codes)].clone()
+        """Keep the latents of a sequence that has just ended: its slot is about to be another's."""
+        sequence.latents = self._latents[slot, : len(sequence.codes)].clone()
 
     def wash(self, slots: Many[int]) -> None:
         """Clear what a failed step may have left: a value that is not finite spoils sums even where it is masked."""
@@ -183,18 +135,17 @@ class Runner:
 
     @torch.inference_mode()
     def _prefill(self, step: Prefill) -> Tensor:
-        spoken = [_spoken(sequence) for sequence in step.sequences]
-        slots = [_slot(sequence) for sequence in spoken]
-        for sequence, slot in zip(spoken, slots, strict=True):
+        slots = [_slot(sequence) for sequence in step.sequences]
+        for sequence, slot in zip(step.sequences, slots, strict=True):
             self._set_row(slot, sequence)
-        prefixes = [self._prefixes.of(_voice(sequence)) for sequence in spoken]
-        latents, logits = self._gpt.prefill([sequence.text_ids for sequence in spoken], prefixes, slots)
+        prefixes = [self._prefixes.of(sequence.voice) for sequence in step.sequences]
+        latents, logits = self._gpt.prefill([sequence.text_ids for sequence in step.sequences], prefixes, slots)
         return self._take(torch.tensor(slots, device=self._gpt.device), latents, logits)
 
     @torch.inference_mode()
     def _decode(self, step: Decode) -> Tensor:
         slots = [_slot(sequence) for sequence in step.sequences]
-        longest = max(_spoken(sequence).prompt_positions + sequence.launched for sequence in step.sequences)
+        longest = max(prompt_positions(sequence.text_ids) + sequence.launched for sequence in step.sequences)
         codes = self._graphs.run(self._graphs.rows_for(max(slots) + 1), self._span(longest))
         return codes[torch.tensor(slots, device=codes.device)]
 
@@ -220,13 +171,13 @@ class Runner:
         self._lengths[rows] = (self._lengths[rows] + 1).clamp(max=self._gpt.sizes.max_positions - 1)
         return codes
 
-    def _set_row(self, slot: int, sequence: Spoken) -> None:
+    def _set_row(self, slot: int, sequence: Sequence) -> None:
         sampling, rows = sequence.sampling, self._rows
         rows.temperature[slot], rows.top_p[slot] = sampling.temperature, sampling.top_p
         rows.top_k[slot], rows.seed[slot] = sampling.top_k, sampling.seed
         rows.repetition_penalty[slot] = sampling.repetition_penalty
         self._counts[slot] = 0
-        self._lengths[slot] = sequence.prompt_positions - 1
+        self._lengths[slot] = prompt_positions(sequence.text_ids) - 1
         self._seen[slot] = False
         self._seen[slot, FAKE_TEXT_ID] = True
         self._seen[slot, self._gpt.sizes.start_code] = True
@@ -234,13 +185,13 @@ class Runner:
     def _vocode(self, step: Vocode) -> list[Tensor]:
         waves = self._vocoder.decode([self._piece(window) for window in step.windows])
         for window, wave in zip(step.windows, waves, strict=True):
-            _spoken(window.sequence).frames += len(wave) // HOP
+            window.sequence.frames += len(wave) // HOP
         return waves
 
     def _piece(self, window: Window) -> Piece:
-        sequence = _spoken(window.sequence)
+        sequence = window.sequence
         latents = sequence.latents if sequence.latents is not None else self._latents[_slot(sequence)]
-        embedding = _voice(sequence).speaker_embedding.to(latents.device)
+        embedding = sequence.voice.speaker_embedding.to(latents.device)
         return Piece(latents[: window.stop], sequence.frames, window.last, embedding, sequence.speed)
 
     def _span(self, positions: int) -> int:
@@ -264,16 +215,6 @@ def _halves(step: Step) -> tuple[Step, ...]:
     return (step,)
 
 
-def _spoken(sequence: Sequence) -> Spoken:
-    assert isinstance(sequence, Spoken)
-    return sequence
-
-
 def _slot(sequence: Sequence) -> int:
     assert sequence.slot is not None
     return sequence.slot
-
-
-def _voice(sequence: Spoken) -> Voice:
-    assert sequence.voice is not None
-    return sequence.voice

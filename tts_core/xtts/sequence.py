@@ -1,8 +1,16 @@
-"""One utterance on its way through the engine as the scheduler sees it: numbers, no tensors."""
+"""One utterance on its way through the engine. The scheduler looks at its numbers; the tensors are the runner's."""
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from tts_core.types import Sampling
+from tts_core.xtts.guard import CodeWatch, Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tts_core.xtts.voice_encoder import Voice
 
 Ending = Literal["stop", "budget", "guard", "cancelled"]
 
@@ -20,27 +28,38 @@ class Sequence:
     """What was asked for, and how far it is.
 
     tenant       whose turn it uses up
+    text_ids     what goes into the GPT, without start and stop
     max_codes    budget; the code that reaches it is the last one
     stop_code    the code that ends the utterance by itself
     due_s        when its listener runs dry before the first sample; inf for whole jobs
+    watch        judges the codes; None where nothing is judged
     arrived      order of arrival
     slot         KV row, from prefill to the end
     launched     codes asked of the device, those not read yet included
     codes        codes read so far, the stop code included; there is one latent for each
+    latents      [codes, width] float32, once it has left its slot
     windowed     codes whose latents were handed to the vocoder
+    frames       of its waveform that were decoded
     spoken_s     seconds of audio delivered
     """
 
     tenant: str
+    text_ids: list[int]
+    voice: "Voice"
     max_codes: int
     stop_code: int
+    sampling: Sampling = field(default_factory=Sampling)
+    speed: float = 1.0
     due_s: float = math.inf
+    watch: CodeWatch | None = None
     arrived: int = 0
     slot: int | None = None
     launched: int = 0
     codes: list[int] = field(default_factory=list)
+    latents: "Tensor | None" = None
     windowed: int = 0
     windows: int = 0
+    frames: int = 0
     spoken_s: float = 0.0
     ending: Ending | None = None
 
@@ -62,6 +81,16 @@ class Sequence:
         return self.ending is not None and self.windowed == len(self.codes)
 
     @property
+    def verdict(self) -> Verdict:
+        """On all of it, once it has ended: what was wrong first."""
+        return "ok" if self.watch is None else self.watch.ended(stopped=self.ending == "stop")
+
+    @property
+    def is_rejected(self) -> bool:
+        """A bad take of which nothing has been heard: another one may be better."""
+        return self.verdict != "ok" and self.windows == 0
+
+    @property
     def window_is_ready(self) -> bool:
         """Enough new codes for the next window, or the end has come and its window has not.
 
@@ -80,11 +109,17 @@ class Sequence:
         return self.windowed
 
     def read(self, code: int) -> None:
-        """A code has come back from the device; those drawn after the end are nobody's."""
+        """A code has come back from the device; those drawn after the end are nobody's.
+
+        The end is the stop code, the budget, or the first thing that is wrong.
+        """
         if self.ending is not None:
             return
         self.codes.append(code)
+        fault = self.watch.read(code) if self.watch is not None else None
         if code == self.stop_code:
             self.ending = "stop"
         elif len(self.codes) == self.max_codes:
             self.ending = "budget"
+        elif fault is not None:
+            self.ending = "guard"
