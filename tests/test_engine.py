@@ -32,6 +32,7 @@ from tts_core.types import (
     Utterance,
 )
 from tts_core.xtts import engine as engine_module
+from tts_core.xtts import runner
 from tts_core.xtts.engine import XttsEngine
 from tts_core.xtts.gpt import Gpt
 from tts_core.xtts.guard import code_budget
@@ -374,6 +375,26 @@ async def test_a_cloned_voice_speaks_with_its_own_sound(engine: XttsEngine) -> N
     first, other = [await first_chunk(speak(engine, speaker=speaker)) for speaker in speakers]
     common = min(len(first), len(other))
     assert np.abs(first[:common] - other[:common]).max() > 1e-3
+
+
+async def test_a_voice_is_prepared_once_and_dropped_for_one_that_is_heard_now(
+    engine: XttsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nova, remy, uta = (Speaker(name) for name in ("nova-noise", "remy-random", "uta-uniform"))
+    prefix, prepared = engine.gpt.prefix, []
+
+    def counted(gpt_latents: Tensor) -> tuple[Tensor, Tensor]:
+        prepared.append(gpt_latents)
+        return prefix(gpt_latents)
+
+    monkeypatch.setattr(engine.gpt, "prefix", counted)
+    keys, values = prefix(engine.model.speakers["Nova Noise"].gpt_latents)
+    monkeypatch.setattr(runner, "PREFIX_BYTES", 2 * (keys.nbytes + values.nbytes))
+    counts = []
+    for speaker in (nova, remy, nova, uta, nova, remy):
+        await first_chunk(speak(engine, speaker=speaker))
+        counts.append(len(prepared))
+    assert [count - counts[1] for count in counts[2:]] == [0, 1, 1, 2]
 
 
 async def test_a_clip_too_short_is_refused(engine: XttsEngine) -> None:

@@ -1,7 +1,8 @@
 """Runs the scheduler's steps on the device; decides nothing, and no launch waits for an earlier one."""
 
-from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as Many
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +17,13 @@ from tts_core.xtts.scheduler import Decode, Prefill, Step, Vocode, Window
 from tts_core.xtts.sequence import Sequence
 from tts_core.xtts.vocoder import Piece, Vocoder
 
+T = TypeVar("T")
+
 FAKE_TEXT_ID = 1
 """The reference's repetition penalty sees the prompt as text id 1 repeated, then START: both count as said."""
+
+PREFIX_BYTES = 256 << 20
+"""Of keys and values of voices that are kept: in half precision 68 of them."""
 
 SPANS = (128, 192, 256, 384, 512, 768)
 """KV positions that attention may look at, besides all of them: few, so that each can be a graph."""
@@ -27,21 +33,18 @@ GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Flight:
-    """A launched step; `result` waits for it."""
+    """A launched step; `codes` and `waves` wait for it."""
 
     def __init__(self, step: Step, *, codes: Tensor | None = None, waves: Many[Tensor] = ()) -> None:
+        """As they are on the device: codes [n] of n sequences, or the samples of each window."""
         self.step = step
-        self._codes = codes
-        self._waves = waves
-        self._landed = torch.cuda.Event() if codes is not None and codes.is_pinned() else None  # type: ignore[no-untyped-call]
-        if self._landed is not None:
+        self._codes, self._waves = codes, waves
+        self._landed: torch.cuda.Event | None = None
+        if codes is not None and codes.is_cuda:
+            host = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)
+            self._codes = host.copy_(codes, non_blocking=True)
+            self._landed = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._landed.record()
-
-    @classmethod
-    def joined(cls, step: Step, parts: Many["Flight"]) -> "Flight":
-        """Of a step that was launched in parts, all of which have landed."""
-        codes = torch.tensor([code for part in parts for code in part.codes()])
-        return cls(step, codes=codes, waves=[wave for part in parts for wave in part._waves])
 
     @property
     def has_landed(self) -> bool:
@@ -59,33 +62,14 @@ class Flight:
         return [wave.float().cpu().numpy() for wave in self._waves]
 
 
-class VoicePrefixes:
-    """Keys and values of the 32 prefix positions, once per voice, the least recently used ones dropped."""
-
-    def __init__(self, gpt: Gpt, *, max_bytes: int) -> None:
-        self._gpt = gpt
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
-
-    def of(self, voice: Voice) -> tuple[Tensor, Tensor]:
-        key = voice.gpt_latents.numpy().tobytes()
-        if key not in self._kept:
-            self._kept[key] = self._gpt.prefix(voice.gpt_latents)
-        self._kept.move_to_end(key)
-        while len(self._kept) > 1 and sum(k.nbytes + v.nbytes for k, v in self._kept.values()) > self._max_bytes:
-            self._kept.popitem(last=False)
-        return self._kept[key]
-
-
 class Runner:
     """The state of every slot, on the device."""
 
-    def __init__(self, gpt: Gpt, vocoder: Vocoder, *, slots: int, prefix_bytes: int = 256 << 20) -> None:
+    def __init__(self, gpt: Gpt, vocoder: Vocoder, *, slots: int) -> None:
         sizes, device = gpt.sizes, gpt.device
         self._gpt = gpt
         self._vocoder = vocoder
-        self._prefixes = VoicePrefixes(gpt, max_bytes=prefix_bytes)
-        self._slots = slots
+        self._prefixes: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._rows = SamplingRows.empty(slots, device)
         self._codes = torch.zeros(slots, dtype=torch.int64, device=device)
         self._counts = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -101,28 +85,14 @@ class Runner:
         return self._graphs.record_next()
 
     def launch(self, step: Step) -> Flight:
-        """Where the device's memory does not do, the step is launched in halves.
-
-        raises  torch.OutOfMemoryError if not even one sequence of it fits
-        """
-        try:
-            return self._launch(step)
-        except torch.OutOfMemoryError:
-            halves = _halves(step)
-            if len(halves) == 1:
-                raise
-        torch.cuda.empty_cache()
-        flights = [self.launch(half) for half in halves]
-        return Flight.joined(step, flights)
-
-    def _launch(self, step: Step) -> Flight:
+        """raises  torch.OutOfMemoryError if not even one sequence of it fits"""
         match step:
-            case Prefill():
-                return Flight(step, codes=self._to_host(self._prefill(step)))
-            case Decode():
-                return Flight(step, codes=self._to_host(self._decode(step)))
-            case Vocode():
-                return Flight(step, waves=self._vocode(step))
+            case Prefill(sequences):
+                return Flight(step, codes=torch.cat(_in_parts(self._prefill, sequences)))
+            case Decode(sequences):
+                return Flight(step, codes=self._decode(sequences))
+            case Vocode(windows):
+                return Flight(step, waves=_in_parts(self._vocode, windows))
 
     def detach(self, sequence: Sequence, slot: int) -> None:
         """Keep the latents of a sequence that has just ended: its slot is about to be another's."""
@@ -134,18 +104,18 @@ class Runner:
         self._gpt.values[:, list(slots)] = 0
 
     @torch.inference_mode()
-    def _prefill(self, step: Prefill) -> Tensor:
-        slots = [_slot(sequence) for sequence in step.sequences]
-        for sequence, slot in zip(step.sequences, slots, strict=True):
+    def _prefill(self, sequences: Many[Sequence]) -> list[Tensor]:
+        slots = [_slot(sequence) for sequence in sequences]
+        for sequence, slot in zip(sequences, slots, strict=True):
             self._set_row(slot, sequence)
-        prefixes = [self._prefixes.of(sequence.voice) for sequence in step.sequences]
-        latents, logits = self._gpt.prefill([sequence.text_ids for sequence in step.sequences], prefixes, slots)
-        return self._take(torch.tensor(slots, device=self._gpt.device), latents, logits)
+        prefixes = [self._prefix(sequence.voice) for sequence in sequences]
+        latents, logits = self._gpt.prefill([sequence.text_ids for sequence in sequences], prefixes, slots)
+        return [self._take(torch.tensor(slots, device=self._gpt.device), latents, logits)]
 
     @torch.inference_mode()
-    def _decode(self, step: Decode) -> Tensor:
-        slots = [_slot(sequence) for sequence in step.sequences]
-        longest = max(prompt_positions(sequence.text_ids) + sequence.launched for sequence in step.sequences)
+    def _decode(self, sequences: Many[Sequence]) -> Tensor:
+        slots = [_slot(sequence) for sequence in sequences]
+        longest = max(prompt_positions(sequence.text_ids) + sequence.launched for sequence in sequences)
         codes = self._graphs.run(self._graphs.rows_for(max(slots) + 1), self._span(longest))
         return codes[torch.tensor(slots, device=codes.device)]
 
@@ -171,6 +141,15 @@ class Runner:
         self._lengths[rows] = (self._lengths[rows] + 1).clamp(max=self._gpt.sizes.max_positions - 1)
         return codes
 
+    def _prefix(self, voice: Voice) -> tuple[Tensor, Tensor]:
+        """Its keys and values, computed once per voice; those least recently used are dropped."""
+        key = voice.gpt_latents.numpy().tobytes()
+        kept = self._prefixes.pop(key, None)
+        keys, values = self._prefixes[key] = kept or self._gpt.prefix(voice.gpt_latents)
+        while len(self._prefixes) > 1 and len(self._prefixes) * (keys.nbytes + values.nbytes) > PREFIX_BYTES:
+            del self._prefixes[next(iter(self._prefixes))]
+        return keys, values
+
     def _set_row(self, slot: int, sequence: Sequence) -> None:
         sampling, rows = sequence.sampling, self._rows
         rows.temperature[slot], rows.top_p[slot] = sampling.temperature, sampling.top_p
@@ -182,9 +161,9 @@ class Runner:
         self._seen[slot, FAKE_TEXT_ID] = True
         self._seen[slot, self._gpt.sizes.start_code] = True
 
-    def _vocode(self, step: Vocode) -> list[Tensor]:
-        waves = self._vocoder.decode([self._piece(window) for window in step.windows])
-        for window, wave in zip(step.windows, waves, strict=True):
+    def _vocode(self, windows: Many[Window]) -> list[Tensor]:
+        waves = self._vocoder.decode([self._piece(window) for window in windows])
+        for window, wave in zip(windows, waves, strict=True):
             window.sequence.frames += len(wave) // HOP
         return waves
 
@@ -197,22 +176,20 @@ class Runner:
     def _span(self, positions: int) -> int:
         return next((span for span in SPANS if span >= positions), self._gpt.sizes.max_positions)
 
-    def _to_host(self, codes: Tensor) -> Tensor:
-        if not codes.is_cuda:
-            return codes
-        host = torch.empty(codes.shape, dtype=codes.dtype, pin_memory=True)
-        return host.copy_(codes, non_blocking=True)
 
+def _in_parts(work: Callable[[Many[T]], list[Tensor]], items: Many[T]) -> list[Tensor]:
+    """All at once, or in halves where the device's memory does not do.
 
-def _halves(step: Step) -> tuple[Step, ...]:
-    """What can be done apart; a decode cannot: its memory is the slots' and was taken at the start."""
-    if isinstance(step, Prefill) and len(step.sequences) > 1:
-        middle = len(step.sequences) // 2
-        return Prefill(step.sequences[:middle]), Prefill(step.sequences[middle:])
-    if isinstance(step, Vocode) and len(step.windows) > 1:
-        middle = len(step.windows) // 2
-        return Vocode(step.windows[:middle]), Vocode(step.windows[middle:])
-    return (step,)
+    Not for a decode: its memory is the slots' and was taken at the start.
+    """
+    try:
+        return work(items)
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    torch.cuda.empty_cache()
+    middle = len(items) // 2
+    return _in_parts(work, items[:middle]) + _in_parts(work, items[middle:])
 
 
 def _slot(sequence: Sequence) -> int:
