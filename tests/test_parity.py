@@ -1,7 +1,7 @@
 """Our GPT, sampler and vocoder against coqui-tts itself, on the same seeded random weights and the same draws."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from TTS.tts.models.xtts import Xtts
 
 from tests.oracle import coqui_model
 from tests.tiny_xtts import build
+from tts_core.types import Sampling
 from tts_core.xtts.gpt import Gpt, GptSizes
 from tts_core.xtts.hifigan import HOP, Generator
 from tts_core.xtts.sampler import SamplingRows, draw, exponential_noise, scores_of
@@ -19,7 +20,7 @@ Score = Callable[..., Tensor]
 
 CODES = 100
 TEXTS = ([5, 9, 20, 31, 7, 7, 8, 40], [3, 4, 100, 200, 9], [11] * 30)
-SAMPLED = {"temperature": 0.75, "top_k": 50, "top_p": 0.85, "repetition_penalty": 5.0}
+SAMPLED: dict[str, Any] = {"temperature": 0.75, "top_k": 50, "top_p": 0.85, "repetition_penalty": 5.0}
 GREEDY = SAMPLED | {"top_k": 1, "repetition_penalty": 10.0}
 
 
@@ -62,7 +63,7 @@ def voice(model: Xtts) -> Tensor:
     return torch.randn(32, model.args.gpt_n_model_channels, generator=torch.Generator().manual_seed(3))
 
 
-def reference(model: Xtts, text: Sequence[int], how: dict[str, float]) -> tuple[list[int], Tensor]:
+def reference(model: Xtts, text: Sequence[int], how: dict[str, Any]) -> tuple[list[int], Tensor]:
     """Codes and latents as coqui streams them; torch's global generator makes its draws."""
     torch.manual_seed(0)
     fake = model.gpt.compute_embeddings(voice(model)[None], torch.tensor([list(text)]))
@@ -73,21 +74,11 @@ def reference(model: Xtts, text: Sequence[int], how: dict[str, float]) -> tuple[
     return list(codes), torch.stack(latents)
 
 
-def rows_of(how: dict[str, float]) -> SamplingRows:
-    return SamplingRows(
-        temperature=torch.tensor([how["temperature"]]),
-        top_k=torch.tensor([int(how["top_k"])]),
-        top_p=torch.tensor([how["top_p"]]),
-        repetition_penalty=torch.tensor([how["repetition_penalty"]]),
-        seed=torch.tensor([0]),
-    )
-
-
 def ours(
     gpt: Gpt,
     model: Xtts,
     text: Sequence[int],
-    how: dict[str, float],
+    how: dict[str, Any],
     *,
     score: Score = scores_of,
     count: int = CODES,
@@ -100,9 +91,10 @@ def ours(
     seen[0, [1, gpt.sizes.start_code]] = True
     last, counts = torch.zeros(rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
     lengths = torch.full((rows,), 32 + len(text) + 3)
+    sampling = SamplingRows.of([Sampling(**how)], torch.device("cpu"))
     codes, drawn = [], []
     for place in range(count):
-        scores = score(logits[-1:], seen=seen, sampling=rows_of(how))
+        scores = score(logits[-1:], seen=seen, sampling=sampling)
         codes.append(int(draw(scores, torch.empty_like(scores).exponential_())))
         drawn.append(latents[-1])
         seen[0, codes[-1]] = True
@@ -114,9 +106,7 @@ def ours(
 
 @pytest.mark.parametrize("how", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
 @pytest.mark.parametrize("text", TEXTS, ids=len)
-def test_a_hundred_codes_are_coquis_and_so_are_their_latents(
-    coqui: Xtts, text: list[int], how: dict[str, float]
-) -> None:
+def test_a_hundred_codes_are_coquis_and_so_are_their_latents(coqui: Xtts, text: list[int], how: dict[str, Any]) -> None:
     codes, latents = reference(coqui, text, how)
     our_codes, our_latents = ours(our_gpt(coqui), coqui, text, how)
     assert len(codes) == CODES
@@ -126,7 +116,7 @@ def test_a_hundred_codes_are_coquis_and_so_are_their_latents(
 
 def temperature_last(logits: Tensor, *, seen: Tensor, sampling: SamplingRows) -> Tensor:
     """Penalty and temperature are both factors of a score, so their order cannot show; that of top-p does."""
-    neutral = replace(sampling, temperature=torch.ones(1))
+    neutral = sampling._replace(temperature=torch.ones(1))
     return scores_of(logits, seen=seen, sampling=neutral) / sampling.temperature[:, None]
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from tts_core.types import FloatArray
+from tts_core.types import FloatArray, Sampling
 from tts_core.xtts.gpt import Gpt, prompt_positions
 from tts_core.xtts.graphs import StepGraphs
 from tts_core.xtts.hifigan import HOP
@@ -70,7 +70,8 @@ class Runner:
         self._gpt = gpt
         self._vocoder = vocoder
         self._prefixes: dict[bytes, tuple[Tensor, Tensor]] = {}
-        self._rows = SamplingRows.empty(slots, device)
+        # Free slots are decoded along with the others: they may be drawn from before anybody has set them.
+        self._sampling = SamplingRows.of([Sampling()] * slots, device)
         self._codes = torch.zeros(slots, dtype=torch.int64, device=device)
         self._counts = torch.zeros(slots, dtype=torch.int64, device=device)
         self._lengths = torch.zeros(slots, dtype=torch.int64, device=device)
@@ -131,7 +132,7 @@ class Runner:
         """Draw a code for each of these slots and note what it changes; returns the codes."""
         places = self._counts[rows]
         self._latents[rows, places] = latents
-        sampling = SamplingRows(*(getattr(self._rows, name)[rows] for name in SamplingRows.__slots__))
+        sampling = SamplingRows(*(column[rows] for column in self._sampling))
         noise = exponential_noise(sampling.seed, places, codes=logits.shape[1])
         codes = draw(scores_of(logits, seen=self._seen[rows], sampling=sampling), noise)
         self._codes[rows] = codes
@@ -151,10 +152,8 @@ class Runner:
         return keys, values
 
     def _set_row(self, slot: int, sequence: Sequence) -> None:
-        sampling, rows = sequence.sampling, self._rows
-        rows.temperature[slot], rows.top_p[slot] = sampling.temperature, sampling.top_p
-        rows.top_k[slot], rows.seed[slot] = sampling.top_k, sampling.seed
-        rows.repetition_penalty[slot] = sampling.repetition_penalty
+        for name, column in self._sampling._asdict().items():
+            column[slot] = getattr(sequence.sampling, name)
         self._counts[slot] = 0
         self._lengths[slot] = prompt_positions(sequence.text_ids) - 1
         self._seen[slot] = False

@@ -4,16 +4,18 @@ The order, and the quirk that START and text id 1 count as already said, are the
 transformers): penalty, temperature, top-k, top-p.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tts_core.types import Sampling
+
 MASK32 = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SamplingRows:
+class SamplingRows(NamedTuple):
     """One row per sequence, all [rows]: temperature, top_p, repetition_penalty float32; top_k, seed int64."""
 
     temperature: Tensor
@@ -23,11 +25,8 @@ class SamplingRows:
     seed: Tensor
 
     @classmethod
-    def empty(cls, rows: int, device: torch.device) -> "SamplingRows":
-        """Rows that may be drawn from before anybody has set them: free slots are decoded along with the others."""
-        ones = torch.ones(rows, dtype=torch.float32, device=device)
-        whole = torch.ones(rows, dtype=torch.int64, device=device)
-        return cls(ones.clone(), whole.clone(), ones.clone(), ones.clone(), whole.clone())
+    def of(cls, rows: Sequence[Sampling], device: torch.device) -> "SamplingRows":
+        return cls(*(torch.tensor([getattr(row, name) for row in rows], device=device) for name in cls._fields))
 
 
 def scores_of(logits: Tensor, *, seen: Tensor, sampling: SamplingRows) -> Tensor:
