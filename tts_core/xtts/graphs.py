@@ -4,7 +4,8 @@ Never run on CUDA so far: no GPU was at hand. A CPU runs the same steps one by o
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -16,29 +17,32 @@ log = logging.getLogger(__name__)
 Step = Callable[[int, int], Tensor]
 """(rows, span) -> codes [rows]; works in place on tensors that stay where they are."""
 
+ROWS = (1, 2, 4, 8, 16, 32, 64)
+
+SPANS = (128, 192, 256, 384, 512, 768)
+"""KV positions that attention may look at, besides all of them: few, so that each can be a graph."""
+
 REHEARSALS = 3
 """Of a step before it is recorded, as torch asks: libraries choose their kernels on the first ones."""
 
 
 class StepGraphs:
-    """Runs a step from its graph where there is one, else as it is."""
+    """Runs a step from its graph where there is one, else as it is; few sizes, whose spare rows nobody reads."""
 
-    def __init__(self, step: Step, *, device: torch.device, sizes: Iterable[tuple[int, int]]) -> None:
-        """sizes: (rows, span) to record, the most wanted ones first; none is recorded before `record_next`."""
+    def __init__(self, step: Step, *, device: torch.device, slots: int, max_positions: int) -> None:
+        """None is recorded before `record_next`; the most wanted ones are first."""
         self._step = step
         self._device = device
-        self._wanted = list(sizes) if device.type == "cuda" else []
+        self._rows = sorted({min(rows, slots) for rows in ROWS}) if device.type == "cuda" else []
+        self._spans = (*SPANS, max_positions)
+        self._wanted = list(product(self._rows, self._spans))
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self._rows = sorted({rows for rows, _ in self._wanted})
 
-    def rows_for(self, rows: int) -> int:
-        """How many rows to run for these: those of the next larger graph, whose spare rows nobody reads."""
-        return next((size for size in self._rows if size >= rows), rows)
-
-    def run(self, rows: int, span: int) -> Tensor:
-        """Codes [rows]; valid until the next run."""
-        if (recorded := self._graphs.get((rows, span))) is None:
-            return self._step(rows, span)
+    def run(self, rows: int, positions: int) -> Tensor:
+        """Codes [rows or more] of the slots from 0 on, the longest of so many positions; valid until the next run."""
+        size = _next_larger(rows, self._rows), _next_larger(positions, self._spans)
+        if (recorded := self._graphs.get(size)) is None:
+            return self._step(*size)
         graph, codes = recorded
         graph.replay()
         return codes
@@ -66,3 +70,7 @@ class StepGraphs:
         with torch.cuda.graph(graph):
             codes = self._step(rows, span)
         return graph, codes
+
+
+def _next_larger(wanted: int, sizes: Sequence[int]) -> int:
+    return next((size for size in sizes if size >= wanted), wanted)

@@ -25,12 +25,6 @@ FAKE_TEXT_ID = 1
 PREFIX_BYTES = 256 << 20
 """Of keys and values of voices that are kept: in half precision 68 of them."""
 
-SPANS = (128, 192, 256, 384, 512, 768)
-"""KV positions that attention may look at, besides all of them: few, so that each can be a graph."""
-
-
-GRAPH_ROWS = (1, 2, 4, 8, 16, 32, 64)
-
 
 class Flight:
     """A launched step; `codes` and `waves` wait for it."""
@@ -77,9 +71,7 @@ class Runner:
         self._lengths = torch.zeros(slots, dtype=torch.int64, device=device)
         self._seen = torch.zeros(slots, sizes.codes, dtype=torch.bool, device=device)
         self._latents = torch.zeros(slots, sizes.max_codes, sizes.width, device=device)
-        spans = [self._span(positions) for positions in (*SPANS, sizes.max_positions)]
-        by_rows = [(min(rows, slots), span) for rows in GRAPH_ROWS for span in spans]
-        self._graphs = StepGraphs(self._decode_rows, device=device, sizes=dict.fromkeys(by_rows))
+        self._graphs = StepGraphs(self._decode_rows, device=device, slots=slots, max_positions=sizes.max_positions)
 
     def record_next(self) -> bool:
         """Make later decode steps faster, while no slot is in use; False if there is nothing left to do."""
@@ -117,7 +109,7 @@ class Runner:
     def _decode(self, sequences: Many[Sequence]) -> Tensor:
         slots = [_slot(sequence) for sequence in sequences]
         longest = max(prompt_positions(sequence.text_ids) + sequence.launched for sequence in sequences)
-        codes = self._graphs.run(self._graphs.rows_for(max(slots) + 1), self._span(longest))
+        codes = self._graphs.run(max(slots) + 1, positions=longest)
         return codes[torch.tensor(slots, device=codes.device)]
 
     @torch.inference_mode()
@@ -171,9 +163,6 @@ class Runner:
         latents = sequence.latents if sequence.latents is not None else self._latents[_slot(sequence)]
         embedding = sequence.voice.speaker_embedding.to(latents.device)
         return Piece(latents[: window.stop], sequence.frames, window.last, embedding, sequence.speed)
-
-    def _span(self, positions: int) -> int:
-        return next((span for span in SPANS if span >= positions), self._gpt.sizes.max_positions)
 
 
 def _in_parts(work: Callable[[Many[T]], list[Tensor]], items: Many[T]) -> list[Tensor]:
