@@ -92,18 +92,17 @@ def child_of_ours(folder: Path, device: str, clock: Clock, *, precision: str) ->
     # Imports in functions: they are what is measured.
     from tts_core.types import Audience, Manner, Sampling, Speaker, Utterance
     from tts_core.xtts.engine import XttsEngine
-    from tts_core.xtts.loop import EngineLoop
     from tts_core.xtts.memory import choose_device
 
     imports_s = clock.lap_s()
     loads_s: list[float] = []
-    warm_up = EngineLoop.warm_up
+    warm_up = XttsEngine._warm_up
 
-    def timed_warm_up(loop: EngineLoop, sequence: Any) -> None:
+    def timed_warm_up(engine: XttsEngine) -> None:
         loads_s.append(clock.lap_s())
-        warm_up(loop, sequence)
+        warm_up(engine)
 
-    with patch.object(EngineLoop, "warm_up", timed_warm_up):
+    with patch.object(XttsEngine, "_warm_up", timed_warm_up):
         engine = XttsEngine(folder, device=device, precision=precision, slots=SLOTS[choose_device(device).type])
     warm_up_s = clock.lap_s()
 

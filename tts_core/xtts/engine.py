@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from tts_core.types import (
 from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
 from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
-from tts_core.xtts.loop import EngineLoop, Listener
+from tts_core.xtts.loop import EngineLoop, Told
 from tts_core.xtts.memory import MAX_WINDOWS, choose_device, slots_for
 from tts_core.xtts.model import OpenModel, Voice, open_model
 from tts_core.xtts.precision import choose_precision
@@ -110,9 +111,7 @@ class XttsEngine:
         self._loop = EngineLoop(on, scheduler, runner, rate_hz=self.sample_rate_hz)
         for _ in range(GRAPHS_AT_START):
             on.call(runner.record_next).result()
-        take = self._warm_up_take()
-        on.call(lambda: self._loop.warm_up(take)).result()
-        on.send(self._loop.run)
+        self._warm_up()
 
     async def known(self) -> None:
         """It was, before there was one."""
@@ -169,13 +168,18 @@ class XttsEngine:
             yield AudioChunk(np.zeros(0, np.float32), quality=Quality(kept.verdict, retries=len(takes) - 1))
 
     async def _heard(self, take: Sequence) -> AsyncGenerator[FloatArray]:
-        listener = Listener()
-        self._loop.submit(take, listener)
+        loop, inbox = asyncio.get_running_loop(), asyncio.Queue[Told]()
+
+        def tell(told: Told) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(inbox.put_nowait, told)
+
+        self._loop.submit(take, tell)
         try:
-            while (item := await listener.inbox.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item
+            while (told := await inbox.get()) is not None:
+                if isinstance(told, Exception):
+                    raise told
+                yield told
         finally:
             self._loop.leave(take)
 
@@ -203,12 +207,20 @@ class XttsEngine:
             watch=CodeWatch(chars=reading.chars) if self._guarded else None,
         )
 
-    def _warm_up_take(self) -> Sequence:
+    def _warm_up(self) -> None:
+        """Speak, unheard, before anybody else does. raises StartupError if what comes out is not finite"""
         silent = Voice(torch.zeros(PREFIX_POSITIONS, self.model.sizes.width), torch.ones(512) / 512**0.5)
         voice = next(iter(self.model.speakers.values()), silent)
         reading = self._reader.read(WARM_UP_TEXT, "en")
         take = self._take(reading, voice, Manner(Speaker(), "en"), Audience(), retry=0)
-        return replace(take, max_codes=WARM_UP_CODES, watch=None)
+        heard = SimpleQueue[Told]()
+        self._loop.submit(replace(take, max_codes=WARM_UP_CODES, watch=None), heard.put)
+        self._device.send(self._loop.run)
+        while (told := heard.get()) is not None:
+            if isinstance(told, ArithmeticError):
+                raise StartupError("the model makes audio that is not finite on this device, in this precision")
+            if isinstance(told, Exception):
+                raise told
 
     def _voice_of(self, speaker: Speaker) -> Voice:
         if speaker.builtin is None:

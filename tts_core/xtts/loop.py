@@ -1,13 +1,14 @@
 """What the device's thread does: take the inbox, decide, launch, take in the step before, deliver."""
 
-import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TypeAlias
 
 import numpy as np
 
-from tts_core.errors import Cancelled, EngineLost, StartupError, TTSError, scrubbed
+from tts_core.errors import Cancelled, EngineLost, Overloaded, TTSError, scrubbed
 from tts_core.types import FloatArray
 from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.runner import Flight, Runner
@@ -17,17 +18,8 @@ from tts_core.xtts.sequence import Sequence
 log = logging.getLogger(__name__)
 
 
-class Listener:
-    """The way of an utterance's audio from the device's thread to the event loop that asked for it."""
-
-    def __init__(self) -> None:
-        self.inbox: asyncio.Queue[FloatArray | Exception | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-
-    def tell(self, item: FloatArray | Exception | None) -> None:
-        """Samples, the error that ended them, or None at their end; from any thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.inbox.put_nowait, item)
+Told: TypeAlias = FloatArray | Exception | None
+"""Samples, the error that ended them, or None at their end."""
 
 
 class EngineLoop:
@@ -41,32 +33,20 @@ class EngineLoop:
         self._scheduler = scheduler
         self._runner = runner
         self._rate_hz = rate_hz
-        self._listeners: dict[Sequence, Listener] = {}
+        self._listeners: dict[Sequence, Callable[[Told], None]] = {}
         self.lost: Future[None] = Future()
 
-    def warm_up(self, sequence: Sequence) -> None:
-        """On the thread: speak it, unheard, before the loop runs.
+    def submit(self, sequence: Sequence, tell: Callable[[Told], None]) -> None:
+        """Have it spoken; `tell` is called on the thread, with Overloaded if the waiting room is full.
 
-        raises  StartupError if what comes out is not finite
+        raises  Cancelled once closed
         """
-        self._scheduler.add(sequence)
-        while (step := self._scheduler.next_step(now_s=0.0)) is not None:
-            flight = self._runner.launch(step)
-            if isinstance(step, Vocode):
-                if not all(np.isfinite(wave).all() for wave in flight.waves()):
-                    raise StartupError("the model makes audio that is not finite on this device, in this precision")
-            else:
-                for ended, slot in self._scheduler.commit(step, flight.codes()):
-                    self._runner.detach(ended, slot)
-
-    def submit(self, sequence: Sequence, listener: Listener) -> None:
-        """raises  Cancelled once closed; the listener is told Overloaded if the waiting room is full"""
-        if not self._device.send(lambda: self._add(sequence, listener)):
+        if not self._device.send(lambda: self._add(sequence, tell)):
             raise Cancelled("the engine is closed")
 
     def leave(self, sequence: Sequence) -> None:
         """Nobody listens to it any more: it costs no further step."""
-        self._device.send(lambda: self._drop(sequence))
+        self._device.send(lambda: self._end(sequence, None))
 
     def run(self) -> None:
         """On the thread, until it is closed or the device can no longer be used; then every listener is told."""
@@ -79,15 +59,15 @@ class EngineLoop:
             self.lost.set_result(None)  # before it is closed: who asks then is told the reason
             self._device.close()
             self._device.take(block=True)  # those who asked meanwhile are listeners, too
-        for listener in self._listeners.values():
-            listener.tell(reason)
+        for tell in self._listeners.values():
+            tell(reason)
 
     def _work(self) -> None:
         """A step is in flight where the device can: none waits for its codes."""
         flying: Flight | None = None
         preparing = True
         while self._device.take(block=flying is None and self._scheduler.idle and not preparing):
-            if preparing and flying is None and self._scheduler.idle:
+            if flying is None and self._scheduler.idle:
                 preparing = self._runner.record_next()
                 continue
             step = self._scheduler.next_step(now_s=time.monotonic())
@@ -99,16 +79,17 @@ class EngineLoop:
                 launched = None
             flying = launched
 
-    def _add(self, sequence: Sequence, listener: Listener) -> None:
+    def _add(self, sequence: Sequence, tell: Callable[[Told], None]) -> None:
         try:
             self._scheduler.add(sequence)
-            self._listeners[sequence] = listener
-        except TTSError as exc:
-            listener.tell(exc)
+            self._listeners[sequence] = tell
+        except Overloaded as exc:
+            tell(exc)
 
-    def _drop(self, sequence: Sequence) -> None:
-        if self._listeners.pop(sequence, None) is not None:
-            self._scheduler.cancel(sequence)
+    def _end(self, sequence: Sequence, told: Exception | None) -> None:
+        self._scheduler.cancel(sequence)
+        if (tell := self._listeners.pop(sequence, None)) is not None:
+            tell(told)
 
     def _launch(self, step: Step) -> Flight | None:
         try:
@@ -124,28 +105,22 @@ class EngineLoop:
             else:
                 for sequence, slot in self._scheduler.commit(flight.step, flight.codes()):
                     self._runner.detach(sequence, slot)
-                    self._withdraw_if_rejected(sequence)
+                    if sequence.is_rejected:
+                        self._end(sequence, None)
         except Exception as exc:  # noqa: BLE001  the root of a step, see above
             self._fail(flight.step, exc)
 
-    def _withdraw_if_rejected(self, sequence: Sequence) -> None:
-        if sequence.is_rejected and sequence in self._listeners:
-            self._scheduler.cancel(sequence)
-            self._listeners.pop(sequence).tell(None)
-
     def _deliver(self, step: Vocode, waves: list[FloatArray]) -> None:
         for window, wave in zip(step.windows, waves, strict=True):
-            listener = self._listeners.get(window.sequence)
-            if listener is None:
+            if (tell := self._listeners.get(window.sequence)) is None:
                 continue
             if not np.isfinite(wave).all():
                 raise ArithmeticError("the model made audio that is not finite")
             window.sequence.spoken_s += len(wave) / self._rate_hz
             if len(wave):
-                listener.tell(wave)
+                tell(wave)
             if window.last:
-                del self._listeners[window.sequence]
-                listener.tell(None)
+                self._end(window.sequence, None)
 
     def _fail(self, step: Step, exc: Exception) -> None:
         sequences = [w.sequence for w in step.windows] if isinstance(step, Vocode) else step.sequences
@@ -153,5 +128,4 @@ class EngineLoop:
             self._scheduler.cancel(sequence)
         self._runner.wash(self._scheduler.free_slots)  # raises, if the device is lost: that is what they are told then
         for sequence in sequences:
-            if (listener := self._listeners.pop(sequence, None)) is not None:
-                listener.tell(exc)
+            self._end(sequence, exc)
