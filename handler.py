@@ -110,10 +110,10 @@ def choose_engine(settings: Settings) -> Start:
 
 def _start_xtts(settings: Settings, folder: Path, announce: Callable[[Identity], None]) -> SpeechEngine:
     try:
-        from tts_core.xtts.engine import start_engine
+        from tts_core.xtts.engine import XttsEngine
     except ImportError as exc:
         raise StartupError(f"XTTS needs a package that is not installed, {exc.name!r}: install .[xtts]") from exc
-    return start_engine(folder, announce, device=settings.device, precision=settings.precision)
+    return XttsEngine(folder, device=settings.device, precision=settings.precision, announce=announce)
 
 
 def _start_espeak(announce: Callable[[Identity], None]) -> SpeechEngine:

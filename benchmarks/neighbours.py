@@ -128,7 +128,7 @@ def main() -> None:
     precision = choose_precision(args.precision, device)
     model = load_model(args.model, device=device, precision=precision)
     model.gpt["mel_head.bias"][model.sizes.stop_code] = NO_STOP
-    choir = Choir(model, Gpt(model.gpt, model.sizes, slots=SLOTS, linear=precision.linear, packers=precision.packers))
+    choir = Choir(model, Gpt(model.gpt, model.sizes, slots=SLOTS, precision=precision))
     compared, differences = measure(choir)
     print(f"neighbours: {weights_in_words(args.model)}, {precision}: {compared} codes, {len(differences)} differ first")
     for each in differences:

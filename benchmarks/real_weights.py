@@ -39,7 +39,7 @@ from tts_core.settings import Settings
 from tts_core.types import Audience, FloatArray, Language, Manner, ReferenceClip, Sampling, Speaker, Utterance
 from tts_core.xtts import weights
 from tts_core.xtts.engine import XttsEngine
-from tts_core.xtts.guard import BY_WEIGHT, CodeWatch, Try, Verdict, better
+from tts_core.xtts.guard import BY_WEIGHT, CodeWatch, Verdict, badness
 from tts_core.xtts.reading import read
 from tts_core.xtts.sequence import Sequence
 
@@ -66,10 +66,11 @@ TEXTS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Take:
-    """One way a text was spoken: mono samples, and what the guard said of its codes."""
+    """One way a text was spoken: mono samples, and what the guard said of its codes; `codes` without the stop code."""
 
     samples: FloatArray
-    judged: Try
+    verdict: Verdict
+    codes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Speech:
     async def takes(self, text: str, *, seed: int, at_most: int) -> list[Take]:
         """Until the guard has nothing to say, or `at_most`; the first has the seed itself."""
         takes: list[Take] = []
-        while len(takes) < at_most and not (takes and takes[-1].judged.verdict == "ok"):
+        while len(takes) < at_most and not (takes and takes[-1].verdict == "ok"):
             takes.append(await self._take(text, seed=seed + 1_000_000 * len(takes)))
         return takes
 
@@ -141,7 +142,8 @@ class Speech:
             speaking = self._engine.speak(utterance, manner, Audience())
             chunks = [chunk.samples async for chunk in speaking]
         samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-        return Take(samples, judged(codes, chars=self.chars(text), stop_code=_stop_code(self._engine)))
+        verdict, count = judged(codes, chars=self.chars(text), stop_code=_stop_code(self._engine))
+        return Take(samples, verdict, count)
 
 
 @contextmanager
@@ -159,22 +161,21 @@ def tapped() -> Iterator[list[int]]:
         yield codes
 
 
-def judged(codes: Many[int], *, chars: int, stop_code: int) -> Try:
-    """raises RuntimeError if no code was seen: then the engine draws them in another way than `tapped` knows"""
+def judged(codes: Many[int], *, chars: int, stop_code: int) -> tuple[Verdict, int]:
+    """What the guard says of them, and how many they are.
+
+    raises  RuntimeError if no code was seen: then the engine draws them in another way than `tapped` knows
+    """
     if not codes:
         raise RuntimeError("no codes were seen: `tapped` does not know this engine")
     watch = CodeWatch(chars=chars)
     for code in codes:
         watch.read(code)
-    return Try(watch.ended(stopped=codes[-1] == stop_code), watch.codes)
+    return watch.ended(stopped=codes[-1] == stop_code), watch.codes
 
 
 def kept(takes: Many[Take], *, chars: int) -> Take:
-    best = takes[0]
-    for take in takes[1:]:
-        if better(best.judged, take.judged, chars=chars) is take.judged:
-            best = take
-    return best
+    return min(takes, key=lambda take: badness(take.verdict, codes=take.codes, chars=chars))
 
 
 class Judge:
@@ -189,7 +190,7 @@ class Judge:
     async def listen(self, text: str, take: Take, *, retries: int) -> Heard:
         missing, extra = self._word_faults(text, take.samples)
         similarity = await self._speech.similarity(take.samples, self._reference)
-        return Heard(text, take.judged.verdict, retries, missing, extra, similarity)
+        return Heard(text, take.verdict, retries, missing, extra, similarity)
 
     def _word_faults(self, text: str, samples: FloatArray) -> tuple[int, int] | tuple[None, None]:
         if self._recogniser is None:

@@ -235,6 +235,18 @@ async def test_a_model_that_speaks_nothing_finite_does_not_start(folder: Path, m
         XttsEngine(folder, device="cpu", slots=1)
 
 
+@pytest.mark.parametrize("method", ["__init__", "prefill"])
+async def test_a_model_too_large_for_the_memory_does_not_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Gpt, method, too_large)
+    with pytest.raises(StartupError, match="does not fit into the memory"):
+        XttsEngine(folder, device="cpu", slots=1)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 async def test_the_fast_precisions_speak_too_and_say_so(folder: Path, precision: str) -> None:
     if not (has_fast_bf16() if precision == "bf16" else has_fast_int8() or has_narrow_int8()):

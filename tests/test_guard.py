@@ -19,9 +19,8 @@ from tts_core.xtts.guard import (
     MODEL_MAX_CODES,
     STOP_CODE,
     CodeWatch,
-    Try,
     Verdict,
-    better,
+    badness,
     code_budget,
 )
 
@@ -226,14 +225,12 @@ def test_once_something_is_wrong_it_stays_wrong_in_the_same_way(codes: list[int]
     assert watch.codes == sum(code != STOP_CODE for code in codes)
 
 
-def test_of_two_tries_the_lighter_fault_is_kept_whatever_its_length() -> None:
-    tries = [Try(verdict, codes) for verdict, codes in zip(BY_WEIGHT, (500, 200, 300, 86, 86), strict=True)]
-    for lighter, heavier in pairwise(tries):
-        assert better(lighter, heavier, chars=60) is better(heavier, lighter, chars=60) is lighter
+def test_the_lighter_fault_is_better_whatever_its_length() -> None:
+    lengths = zip(BY_WEIGHT, (500, 200, 300, 86, 86), strict=True)
+    for lighter, heavier in pairwise(badness(verdict, codes=codes, chars=60) for verdict, codes in lengths):
+        assert lighter < heavier
 
 
-def test_of_two_alike_the_one_of_the_usual_length_is_kept() -> None:
-    usual, long, short = Try("ok", 90), Try("ok", 200), Try("ok", 40)
-    assert better(long, usual, chars=60) is better(usual, short, chars=60) is usual
-    first, second = Try("loop", 90), Try("loop", 90)
-    assert better(first, second, chars=60) is first
+def test_of_two_faults_alike_the_usual_length_is_better() -> None:
+    usual, long, short = (badness("loop", codes=codes, chars=60) for codes in (90, 200, 40))
+    assert usual < short < long

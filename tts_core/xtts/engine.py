@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from collections.abc import Sequence as Many
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -31,7 +31,7 @@ from tts_core.types import (
 )
 from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
-from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
+from tts_core.xtts.guard import CodeWatch, badness, code_budget
 from tts_core.xtts.loop import EngineLoop, Told
 from tts_core.xtts.memory import MAX_WINDOWS, choose_device, slots_for
 from tts_core.xtts.model import OpenModel, Voice, open_model
@@ -40,18 +40,13 @@ from tts_core.xtts.reading import Reader, Reading
 from tts_core.xtts.runner import Runner
 from tts_core.xtts.scheduler import Scheduler
 from tts_core.xtts.sequence import Sequence
+from tts_core.xtts.voice_encoder import MIN_CHUNK_S
 
 ENGINE_REVISION = 2
 """Counted up whenever this package makes the same model sound different."""
 
 RESERVED_CODES = 6
 """Positions of the model that coqui leaves unused: 602 codes of 608 (28 s). Source: its `max_gen_mel_tokens`."""
-
-MIN_CLIP_S = 0.33
-"""The conditioning encoder's shortest chunk. Source: coqui `get_gpt_cond_latents`."""
-
-WARM_UP_TEXT = "This is a test."
-WARM_UP_CODES = 8
 
 GRAPHS_AT_START = 4
 """Recorded before the first job: one row, short texts. The others follow while nobody speaks."""
@@ -89,29 +84,37 @@ class XttsEngine:
         slots        utterances decoded together; None: what the device's free memory holds
         guarded      bad takes are spoken anew; None: unless the weights are random, which speak nothing else
         model, gpt   for tests and benchmarks; while the engine is open only its thread may use them
-        raises       StartupError if the folder does not hold a model that fits its config.json and speaks
+        raises       StartupError if the folder does not hold a model that fits its config.json, fits into the memory,
+                     and speaks
         """
         chosen = choose_device(device)
-        self.precision = exactness = choose_precision(precision, chosen)
-        self._device = on = DeviceThread()
-        opened = on.call(lambda: open_model(folder, precision=exactness)).result()
+        self.precision = choose_precision(precision, chosen)
+        self._device = DeviceThread()
+        try:
+            self._device.call(lambda: self._load(folder, chosen, slots=slots, announce=announce)).result()
+            self._guarded = not self.model.is_random if guarded is None else guarded
+            self._warm_up()
+        except (torch.OutOfMemoryError, MemoryError) as exc:
+            raise StartupError("the model does not fit into the memory of this device") from exc
+
+    def _load(
+        self, folder: Path, device: torch.device, *, slots: int | None, announce: Callable[[Identity], None]
+    ) -> None:
+        """On the device's thread."""
+        opened = open_model(folder, precision=self.precision)
         identity = _identity(opened)
         self.revision, self.sample_rate_hz, self._voices = identity.revision, identity.sample_rate_hz, identity.voices
         announce(identity)
-        self.model = model = on.call(lambda: opened.load(chosen)).result()
+        self.model = model = opened.load(device)
         self._reader = Reader(model.tokenizer)
-        self._guarded = not model.is_random if guarded is None else guarded
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
-        count = slots or slots_for(model.sizes, chosen, exactness.dtype)
-        self.gpt = gpt = on.call(
-            lambda: Gpt(model.gpt, model.sizes, slots=count, linear=exactness.linear, packers=exactness.packers)
-        ).result()
-        runner = on.call(lambda: Runner(gpt, model.vocoder, slots=count)).result()
-        scheduler = Scheduler(slots=count, max_waiting=MAX_WAITING, max_windows=MAX_WINDOWS[chosen.type])
-        self._loop = EngineLoop(on, scheduler, runner, rate_hz=self.sample_rate_hz)
+        slots = slots or slots_for(model.sizes, device, self.precision.dtype)
+        self.gpt = Gpt(model.gpt, model.sizes, slots=slots, precision=self.precision)
+        runner = Runner(self.gpt, model.vocoder, slots=slots)
+        scheduler = Scheduler(slots=slots, max_waiting=MAX_WAITING, max_windows=MAX_WINDOWS[device.type])
+        self._loop = EngineLoop(self._device, scheduler, runner, rate_hz=self.sample_rate_hz)
         for _ in range(GRAPHS_AT_START):
-            on.call(runner.record_next).result()
-        self._warm_up()
+            runner.record_next()
 
     async def known(self) -> None:
         """It was, before there was one."""
@@ -127,8 +130,8 @@ class XttsEngine:
 
     async def clone(self, clips: Many[ReferenceClip]) -> Speaker:
         """raises ReferenceTooShort if a clip has less than a third of a second"""
-        if any(len(clip.samples) < MIN_CLIP_S * clip.sample_rate_hz for clip in clips):
-            raise ReferenceTooShort(f"each reference clip must be at least {MIN_CLIP_S} s long")
+        if any(len(clip.samples) < MIN_CHUNK_S * clip.sample_rate_hz for clip in clips):
+            raise ReferenceTooShort(f"each reference clip must be at least {MIN_CHUNK_S} s long")
         self._refuse_if_closed()
         voice = await asyncio.wrap_future(self._device.call(lambda: self.model.voices.encode(clips)))
         return Speaker(
@@ -155,17 +158,13 @@ class XttsEngine:
     async def _speak_reading(self, ask: Callable[..., Sequence], *, chars: int) -> AsyncGenerator[AudioChunk]:
         """Takes until nothing is wrong with one, or some of it has been heard; where all are bad, the best of them."""
         takes: list[Sequence] = []
-        while len(takes) <= MAX_RETRIES and (not takes or takes[-1].is_rejected):
-            takes.append(ask(retry=len(takes)))
+        while not takes or takes[-1].is_rejected:
+            takes.append(ask(retry=len(takes)) if len(takes) <= MAX_RETRIES else _best(takes, chars=chars))
             async for samples in self._heard(takes[-1]):
                 yield AudioChunk(samples)
-        kept = takes[-1]
-        if kept.is_rejected:
-            kept = _best(takes, chars=chars)
-            async for samples in self._heard(kept):
-                yield AudioChunk(samples)
-        if kept.watch is not None:
-            yield AudioChunk(np.zeros(0, np.float32), quality=Quality(kept.verdict, retries=len(takes) - 1))
+        if takes[-1].watch is not None:
+            quality = Quality(takes[-1].verdict, retries=min(len(takes) - 1, MAX_RETRIES))
+            yield AudioChunk(np.zeros(0, np.float32), quality=quality)
 
     async def _heard(self, take: Sequence) -> AsyncGenerator[FloatArray]:
         loop, inbox = asyncio.get_running_loop(), asyncio.Queue[Told]()
@@ -211,10 +210,10 @@ class XttsEngine:
         """Speak, unheard, before anybody else does. raises StartupError if what comes out is not finite"""
         silent = Voice(torch.zeros(PREFIX_POSITIONS, self.model.sizes.width), torch.ones(512) / 512**0.5)
         voice = next(iter(self.model.speakers.values()), silent)
-        reading = self._reader.read(WARM_UP_TEXT, "en")
+        reading = self._reader.read("This is a test.", "en")
         take = self._take(reading, voice, Manner(Speaker(), "en"), Audience(), retry=0)
         heard = SimpleQueue[Told]()
-        self._loop.submit(replace(take, max_codes=WARM_UP_CODES, watch=None), heard.put)
+        self._loop.submit(replace(take, max_codes=8, watch=None), heard.put)
         self._device.send(self._loop.run)
         while (told := heard.get()) is not None:
             if isinstance(told, ArithmeticError):
@@ -231,14 +230,6 @@ class XttsEngine:
         return self._builtin[speaker.builtin]
 
 
-def start_engine(folder: Path, announce: Callable[[Identity], None], *, device: str, precision: str) -> XttsEngine:
-    """As `XttsEngine`, for a worker: a model that is too large is no fault of the machine's. raises StartupError"""
-    try:
-        return XttsEngine(folder, device=device, precision=precision, announce=announce)
-    except (torch.OutOfMemoryError, MemoryError) as exc:
-        raise StartupError("the model does not fit into the memory of this device") from exc
-
-
 def _identity(opened: OpenModel) -> Identity:
     return Identity(
         name=XttsEngine.name,
@@ -250,8 +241,7 @@ def _identity(opened: OpenModel) -> Identity:
 
 
 def _best(takes: Many[Sequence], *, chars: int) -> Sequence:
-    judged = [Try(take.verdict, len(take.codes)) for take in takes]
-    return takes[judged.index(reduce(partial(better, chars=chars), judged))]
+    return min(takes, key=lambda take: badness(take.verdict, codes=len(take.codes), chars=chars))
 
 
 def _slug(name: str) -> str:

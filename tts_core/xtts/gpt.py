@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tts_core.xtts.linear import Linear, MakeLinear, dense
+from tts_core.xtts.linear import Linear, MakeLinear
+from tts_core.xtts.precision import EXACT, Precision
 
 PREFIX_POSITIONS = 32
 """Latents of the perceiver that stand before the text: the voice."""
@@ -69,17 +70,13 @@ class Gpt:
         sizes: GptSizes,
         *,
         slots: int,
-        linear: MakeLinear = dense,
-        packers: int = 0,
+        precision: Precision = EXACT,
     ) -> None:
-        """
-        weights  as the checkpoint names them, `gpt.` removed, matrices [out, in]; on the device, in its precision
-        packers  see `Precision`
-        """
+        """weights: as the checkpoint names them, `gpt.` removed, matrices [out, in]; on the device, in its precision"""
         self.sizes = sizes
         self._weights = weights
-        self._layers = _layers(weights, sizes.layers, linear, packers=packers)
-        self._head = linear(weights, "mel_head")
+        self._layers = _layers(weights, sizes.layers, precision)
+        self._head = precision.linear(weights, "mel_head")
         table = weights["mel_embedding.weight"]
         self.device, self.dtype = table.device, table.dtype
         shape = (sizes.layers, slots, sizes.max_positions, sizes.heads, sizes.head_width)
@@ -201,11 +198,11 @@ def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> 
     return torch.frombuffer(mmap.mmap(-1, dtype.itemsize * math.prod(shape)), dtype=dtype).view(shape)
 
 
-def _layers(weights: Mapping[str, Tensor], count: int, linear: MakeLinear, *, packers: int) -> Sequence[Layer]:
-    make = partial(_layer, weights, linear=linear)
-    if not packers:
+def _layers(weights: Mapping[str, Tensor], count: int, precision: Precision) -> Sequence[Layer]:
+    make = partial(_layer, weights, linear=precision.linear)
+    if not precision.packers:
         return [make(number) for number in range(count)]
-    with ThreadPoolExecutor(packers) as pool:
+    with ThreadPoolExecutor(precision.packers) as pool:
         return list(pool.map(make, range(count)))
 
 

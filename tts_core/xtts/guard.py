@@ -7,7 +7,6 @@ the same in other codes (a repetition penalty makes the model look for them); a 
 """
 
 from collections import defaultdict, deque
-from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["ok", "budget", "loop", "stall", "short"]
@@ -53,24 +52,13 @@ BY_WEIGHT: tuple[Verdict, ...] = ("ok", "stall", "budget", "loop", "short")
 """A stall costs silence and runaways mostly come after the last word, but loops and early ends cost words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
-    """One way an utterance was spoken; `codes` without the stop code."""
+def badness(verdict: Verdict, *, codes: int, chars: int) -> tuple[int, float]:
+    """Of several takes the one to keep has the least: the lighter fault, then the length closer to what is usual.
 
-    verdict: Verdict
-    codes: int
-
-
-def better(a: Try, b: Try, *, chars: int) -> Try:
-    """The one to keep: the lighter fault, then the length closer to what such a text takes; `a` if they are alike.
-
+    codes  of the take
     chars  length of the text as it was read
     """
-
-    def badness(candidate: Try) -> tuple[int, float]:
-        return BY_WEIGHT.index(candidate.verdict), abs(candidate.codes - _usual_codes(chars))
-
-    return min(a, b, key=badness)
+    return BY_WEIGHT.index(verdict), abs(codes - _usual_codes(chars))
 
 
 def code_budget(chars: int) -> int:
