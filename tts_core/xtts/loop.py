@@ -116,7 +116,7 @@ class EngineLoop:
                 continue
             if not np.isfinite(wave).all():
                 raise ArithmeticError("the model made audio that is not finite")
-            window.sequence.spoken_s += len(wave) / self._rate_hz
+            window.sequence.due_s += len(wave) / self._rate_hz
             if len(wave):
                 tell(wave)
             if window.last:

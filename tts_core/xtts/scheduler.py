@@ -112,7 +112,7 @@ class Scheduler:
         """The step to launch now; None if all that can be done depends on steps in flight."""
         if streamed := self._windows(streamed=True):
             return self._vocode(streamed)
-        decoding = tuple(sequence for sequence in self._live if sequence.can_decode)
+        decoding = tuple(s for s in self._live if s.slot is not None and s.launched < s.max_codes)
         # Two prefills in a row would hold up those who decode.
         if not (self._prefilled_last and decoding) and (admitted := self._admit(now_s)):
             self._prefilled_last = True
@@ -138,11 +138,6 @@ class Scheduler:
                 sequence.slot = None
         return ended
 
-    def check_integrity(self) -> None:
-        """Every slot is free or held by exactly one live sequence."""
-        held = [sequence for sequence in self._live if sequence.slot is not None]
-        assert len(held) + len(self.free_slots) == self._slots
-
     def _admit(self, now_s: float) -> tuple[Sequence, ...]:
         """Fill free slots from the waiting room."""
         admitted: list[Sequence] = []
@@ -167,13 +162,13 @@ class Scheduler:
         def turn(sequence: Sequence) -> tuple[bool, float, int, int]:
             holds = held[sequence.tenant]
             # A deadline already missed is no better than one missed now: late streams go by share, then arrival.
-            return holds >= fair_share, max(sequence.deadline_s, now_s), holds, sequence.arrived
+            return holds >= fair_share, max(sequence.due_s, now_s), holds, sequence.arrived
 
         return min(may, key=turn)
 
     def _windows(self, *, streamed: bool) -> list[Sequence]:
         ready = [s for s in self._live if s.window_is_ready and s.is_streamed == streamed]
-        ready.sort(key=lambda sequence: (sequence.deadline_s, sequence.arrived))
+        ready.sort(key=lambda sequence: (sequence.due_s, sequence.arrived))
         return ready[: self._max_windows]
 
     def _vocode(self, sequences: list[Sequence]) -> Vocode:

@@ -31,7 +31,7 @@ class Sequence:
     text_ids     what goes into the GPT, without start and stop
     max_codes    budget; the code that reaches it is the last one
     stop_code    the code that ends the utterance by itself
-    due_s        when its listener runs dry before the first sample; inf for whole jobs
+    due_s        when its listener runs dry, all that was delivered considered; inf for whole jobs
     watch        judges the codes; None where nothing is judged
     arrived      order of arrival
     slot         KV row, from prefill to the end
@@ -40,7 +40,6 @@ class Sequence:
     latents      [codes, width] float32, once it has left its slot
     windowed     codes whose latents were handed to the vocoder
     frames       of its waveform that were decoded
-    spoken_s     seconds of audio delivered
     """
 
     tenant: str
@@ -60,21 +59,11 @@ class Sequence:
     windowed: int = 0
     windows: int = 0
     frames: int = 0
-    spoken_s: float = 0.0
     ending: Ending | None = None
-
-    @property
-    def deadline_s(self) -> float:
-        """When the listener runs dry after all that was delivered."""
-        return self.due_s + self.spoken_s
 
     @property
     def is_streamed(self) -> bool:
         return self.due_s < math.inf
-
-    @property
-    def can_decode(self) -> bool:
-        return self.slot is not None and self.ending is None and 0 < self.launched < self.max_codes
 
     @property
     def is_vocoded(self) -> bool:
