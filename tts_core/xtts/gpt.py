@@ -14,8 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
-from tts_core.xtts.linear import Linear, MakeLinear
+from tts_core.xtts.linear import MakeLinear
 from tts_core.xtts.precision import EXACT, Precision
 
 PREFIX_POSITIONS = 32
@@ -43,34 +44,25 @@ class GptSizes:
     stop_text: int
 
     @property
-    def head_width(self) -> int:
-        return self.width // self.heads
-
-    @property
     def max_positions(self) -> int:
         return PREFIX_POSITIONS + self.max_text + self.max_codes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    norm_1: tuple[Tensor, Tensor]
-    qkv: Linear
-    out: Linear
-    norm_2: tuple[Tensor, Tensor]
-    up: Linear
-    down: Linear
+    """Weights of attention and of what follows it, each with the norm before it."""
+
+    def __init__(self, weights: Mapping[str, Tensor], name: str, *, linear: MakeLinear) -> None:
+        self.norm_1 = _scale_and_shift(weights, f"{name}.ln_1")
+        self.qkv, self.out = linear(weights, f"{name}.attn.c_attn"), linear(weights, f"{name}.attn.c_proj")
+        self.norm_2 = _scale_and_shift(weights, f"{name}.ln_2")
+        self.up, self.down = linear(weights, f"{name}.mlp.c_fc"), linear(weights, f"{name}.mlp.c_proj")
 
 
 class Gpt:
     """Weights and KV slots; every method is one launch of the device and waits for nothing."""
 
     def __init__(
-        self,
-        weights: Mapping[str, Tensor],
-        sizes: GptSizes,
-        *,
-        slots: int,
-        precision: Precision = EXACT,
+        self, weights: Mapping[str, Tensor], sizes: GptSizes, *, slots: int, precision: Precision = EXACT
     ) -> None:
         """weights: as the checkpoint names them, `gpt.` removed, matrices [out, in]; on the device, in its precision"""
         self.sizes = sizes
@@ -79,7 +71,7 @@ class Gpt:
         self._head = precision.linear(weights, "mel_head")
         table = weights["mel_embedding.weight"]
         self.device, self.dtype = table.device, table.dtype
-        shape = (sizes.layers, slots, sizes.max_positions, sizes.heads, sizes.head_width)
+        shape = (sizes.layers, slots, sizes.max_positions, sizes.heads, sizes.width // sizes.heads)
         self.keys = _zeros(shape, self.device, self.dtype)
         self.values = _zeros(shape, self.device, self.dtype)
 
@@ -108,8 +100,9 @@ class Gpt:
 
         returns  latents [n, width] and logits [n, codes], float32, at START: where code 0 is predicted
         """
-        lengths = torch.tensor([len(text) + 3 for text in texts], device=self.device)
-        x = self._prompts(texts, longest=max(len(text) for text in texts) + 3)
+        ends = torch.tensor([len(text) + 2 for text in texts], device=self.device)
+        starts = torch.arange(len(texts), device=self.device), ends
+        x = self._prompts(texts, starts)
         rows = torch.tensor(list(slots), device=self.device)
         end = PREFIX_POSITIONS + x.shape[1]
         for slot, (key, value) in zip(slots, prefixes, strict=True):
@@ -124,8 +117,7 @@ class Gpt:
             keys, values = (kept[layer, rows, :end].transpose(1, 2) for kept in (self.keys, self.values))
             return functional.scaled_dot_product_attention(query, keys, values, attn_mask=causal)
 
-        x = self._run(x, attend)
-        return self._read(x[torch.arange(len(texts), device=self.device), lengths - 1])
+        return self._read(self._run(x, attend)[starts])
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, *, counts: Tensor, lengths: Tensor, span: int) -> tuple[Tensor, Tensor]:
@@ -152,39 +144,30 @@ class Gpt:
 
         return self._read(self._run(x[:, None], attend)[:, 0])
 
-    def _prompts(self, texts: Sequence[Sequence[int]], *, longest: int) -> Tensor:
-        """[n, longest, width]; padding is whatever STOP_TEXT looks like"""
+    def _prompts(self, texts: Sequence[Sequence[int]], starts: tuple[Tensor, Tensor]) -> Tensor:
+        """[n, longest + 3, width], with START at `starts`; padding is whatever STOP_TEXT looks like"""
         weights, sizes = self._weights, self.sizes
-        ids = torch.full((len(texts), longest), sizes.stop_text, device=self.device)
-        for row, text in enumerate(texts):
-            ids[row, : len(text) + 1] = torch.tensor([sizes.start_text, *text], device=self.device)
-        places = torch.arange(longest, device=self.device).clamp(max=sizes.max_text - 1)
+        rows = [torch.tensor([sizes.start_text, *text, sizes.stop_text, sizes.stop_text]) for text in texts]
+        ids = pad_sequence(rows, batch_first=True, padding_value=sizes.stop_text).to(self.device)
+        places = torch.arange(ids.shape[1], device=self.device).clamp(max=sizes.max_text - 1)
         x = weights["text_embedding.weight"][ids] + weights["text_pos_embedding.emb.weight"][places]
-        start = weights["mel_embedding.weight"][sizes.start_code] + weights["mel_pos_embedding.emb.weight"][0]
-        for row, text in enumerate(texts):
-            x[row, len(text) + 2] = start
+        x[starts] = weights["mel_embedding.weight"][sizes.start_code] + weights["mel_pos_embedding.emb.weight"][0]
         return x
 
     def _run(self, x: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         """x [n, positions, width] through all layers; `attend` gets [n, heads, positions, head_width] each."""
         for number, layer in enumerate(self._layers):
-            query, key, value = self._heads(layer.qkv(_norm(x, layer.norm_1)))
+            qkv = layer.qkv(_norm(x, layer.norm_1)).reshape(*x.shape[:2], 3, self.sizes.heads, -1)
+            query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()
             attended = attend(number, query, key, value).transpose(1, 2).flatten(2)
             x = x + layer.out(attended)
             x = x + layer.down(functional.gelu(layer.up(_norm(x, layer.norm_2)), approximate="tanh"))
         return x
 
-    def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[n, positions, 3 * width] -> three [n, heads, positions, head_width]"""
-        shape = (*qkv.shape[:2], 3, self.sizes.heads, self.sizes.head_width)
-        split = qkv.reshape(shape).permute(2, 0, 3, 1, 4)
-        return split[0], split[1], split[2]
-
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [n, width] -> latents and logits; the latents are what the vocoder wants, no second pass is needed."""
-        weights = self._weights
-        latents = _norm(x, (weights["gpt.ln_f.weight"], weights["gpt.ln_f.bias"]))
-        latents = _norm(latents, (weights["final_norm.weight"], weights["final_norm.bias"]))
+        latents = _norm(x, _scale_and_shift(self._weights, "gpt.ln_f"))
+        latents = _norm(latents, _scale_and_shift(self._weights, "final_norm"))
         return latents.float(), self._head(latents).float()
 
 
@@ -199,23 +182,16 @@ def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> 
 
 
 def _layers(weights: Mapping[str, Tensor], count: int, precision: Precision) -> Sequence[Layer]:
-    make = partial(_layer, weights, linear=precision.linear)
+    make = partial(Layer, weights, linear=precision.linear)
+    names = [f"gpt.h.{number}" for number in range(count)]
     if not precision.packers:
-        return [make(number) for number in range(count)]
+        return [make(name) for name in names]
     with ThreadPoolExecutor(precision.packers) as pool:
-        return list(pool.map(make, range(count)))
+        return list(pool.map(make, names))
 
 
-def _layer(weights: Mapping[str, Tensor], number: int, *, linear: MakeLinear) -> Layer:
-    name = f"gpt.h.{number}"
-    return Layer(
-        norm_1=(weights[f"{name}.ln_1.weight"], weights[f"{name}.ln_1.bias"]),
-        qkv=linear(weights, f"{name}.attn.c_attn"),
-        out=linear(weights, f"{name}.attn.c_proj"),
-        norm_2=(weights[f"{name}.ln_2.weight"], weights[f"{name}.ln_2.bias"]),
-        up=linear(weights, f"{name}.mlp.c_fc"),
-        down=linear(weights, f"{name}.mlp.c_proj"),
-    )
+def _scale_and_shift(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
 def _norm(x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
