@@ -118,7 +118,6 @@ def test_a_budget_is_never_exceeded_on_the_device_either() -> None:
 def test_freed_slot_is_reused_before_others_finish() -> None:
     short, long, late = utterance(5), utterance(200), utterance(5)
     made = device(short, long, slots=2)
-    made.scheduler._for_streams = 0
     for _ in range(8):
         made.step()
     assert short.ending is not None
@@ -209,7 +208,6 @@ def test_a_full_waiting_room_is_overloaded_and_says_when_to_come_back() -> None:
 @pytest.mark.parametrize("steps", [0, 1, 2, 5, 12, 30])
 def test_cancelling_at_any_state_frees_the_slot_within_a_step(steps: int) -> None:
     made = device(sequence := utterance(25), slots=1)
-    made.scheduler._for_streams = 0
     for _ in range(steps):
         made.step()
     made.scheduler.cancel(sequence)
@@ -223,7 +221,6 @@ def test_cancelling_at_any_state_frees_the_slot_within_a_step(steps: int) -> Non
 
 def test_a_take_put_aside_at_its_end_can_be_heard_after_all_and_takes_no_slot() -> None:
     made = device(take := utterance(25), slots=1)
-    made.scheduler._for_streams = 0
     while take.ending is None:
         made.step()
     made.scheduler.cancel(take)

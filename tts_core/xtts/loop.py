@@ -87,6 +87,7 @@ class EngineLoop:
             tell(exc)
 
     def _end(self, sequence: Sequence, told: Exception | None) -> None:
+        """No step more is taken for it; its listener is told, unless it has left."""
         self._scheduler.cancel(sequence)
         if (tell := self._listeners.pop(sequence, None)) is not None:
             tell(told)

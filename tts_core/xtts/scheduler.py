@@ -68,7 +68,6 @@ class Scheduler:
         max_windows  of the vocoder in one step
         """
         self._slots = slots
-        self._for_streams = slots // STREAM_SHARE
         self._max_waiting = max_waiting
         self._max_windows = max_windows
         self._waiting: list[Sequence] = []
@@ -151,7 +150,7 @@ class Scheduler:
 
     def _next_in_turn(self, now_s: float) -> Sequence | None:
         holding = [sequence for sequence in self._live if sequence.slot is not None]
-        wholes_may = sum(not sequence.is_streamed for sequence in holding) < self._slots - self._for_streams
+        wholes_may = sum(not sequence.is_streamed for sequence in holding) < self._slots - self._slots // STREAM_SHARE
         may = [sequence for sequence in self._waiting if sequence.is_streamed or wholes_may]
         if not may or len(holding) == self._slots:
             return None
