@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from tts_core.xtts.scheduler import Scheduler, Step, Vocode
 from tts_core.xtts.sequence import Sequence
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
+LOST = "the device of this worker failed"
 
 Told: TypeAlias = FloatArray | Exception | None
 """Samples, the error that ended them, or None at their end."""
@@ -35,6 +37,7 @@ class EngineLoop:
         self._rate_hz = rate_hz
         self._listeners: dict[Sequence, Callable[[Told], None]] = {}
         self.lost: Future[None] = Future()
+        self._fault: Exception | None = None
 
     def submit(self, sequence: Sequence, tell: Callable[[Told], None]) -> None:
         """Have it spoken; `tell` is called on the thread, with Overloaded if the waiting room is full.
@@ -48,6 +51,13 @@ class EngineLoop:
         """Nobody listens to it any more: it costs no further step."""
         self._device.send(lambda: self._end(sequence, None))
 
+    def call(self, work: Callable[[], T]) -> "Future[T]":
+        """Anything else that the device is to do; what goes wrong there means for it what a step's faults mean.
+
+        raises  Cancelled once closed
+        """
+        return self._device.call(lambda: self._done(work))
+
     def run(self) -> None:
         """On the thread, until it is closed or the device can no longer be used; then every listener is told."""
         reason: TTSError = Cancelled("the engine is closed")
@@ -55,7 +65,7 @@ class EngineLoop:
             self._work()
         except Exception as exc:  # noqa: BLE001  the root of the thread: a device that cannot even be cleaned is lost
             log.error("the device is lost: %s", scrubbed(exc))
-            reason = EngineLost("the device of this worker failed")
+            reason = EngineLost(LOST)
             self.lost.set_result(None)  # before it is closed: who asks then is told the reason
             self._device.close()
             self._device.take(block=True)  # those who asked meanwhile are listeners, too
@@ -67,6 +77,8 @@ class EngineLoop:
         flying: Flight | None = None
         preparing = True
         while self._device.take(block=flying is None and self._scheduler.idle and not preparing):
+            if self._fault is not None:
+                raise self._fault
             if flying is None and self._scheduler.idle:
                 preparing = self._runner.record_next()
                 continue
@@ -122,6 +134,18 @@ class EngineLoop:
                 tell(wave)
             if window.last:
                 self._end(window.sequence, None)
+
+    def _done(self, work: Callable[[], T]) -> T:
+        """raises  EngineLost where the device cannot be cleaned afterwards"""
+        try:
+            return work()
+        except Exception as exc:
+            try:
+                self._runner.wash(self._scheduler.free_slots)
+            except Exception as fault:  # noqa: BLE001  whatever it is, it is the device's
+                self._fault = fault
+                raise EngineLost(LOST) from exc
+            raise
 
     def _fail(self, step: Step, exc: Exception) -> None:
         sequences = [w.sequence for w in step.windows] if isinstance(step, Vocode) else step.sequences
