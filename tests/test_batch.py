@@ -176,11 +176,13 @@ async def test_an_expired_job_is_sent_again_and_a_cancelled_one_in_the_next_run_
     assert (await site.run(path, "--out", out)).summary["done"] == 2
 
 
-async def test_a_job_that_takes_too_long_is_cancelled_on_runpod(site: Site) -> None:
+async def test_a_job_that_takes_too_long_is_cancelled_on_runpod_and_costs_what_it_ran(site: Site) -> None:
     path = site.file([{"text": f"{SENTENCE}Now {HANGS}, as it happens.", "language": "en"}])
-    ran = await site.run(path, "--out", site.folder / "out", "--attempts", "1", job_timeout_s=2.0)
+    args = ("--out", site.folder / "out", "--attempts", "1", "--price-per-second", "0.01")
+    ran = await site.run(path, *args, job_timeout_s=2.0)
     assert (ran.status, "job_timed_out" in ran.said, site.api.calls["cancel"]) == (1, True, 1), ran.said
-    assert site.api.policies[-1] == {"ttl": 2000}
+    assert site.api.policies[-1] == {"ttl": 62_000}
+    assert ran.summary["cost_at_most"] == EXECUTION_MS / 1000 * 0.01
 
 
 async def test_a_stream_with_a_lost_chunk_is_told_again_and_not_spoken_again(site: Site) -> None:
