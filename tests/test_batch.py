@@ -305,8 +305,8 @@ async def test_ctrl_c_on_this_machine_leaves_at_once_and_fails_no_line(site: Sit
     jobs = [*lines(1), *lines(2, text=SENTENCE * 400, format="mp3")[1:]]
     path, out = site.file(jobs), site.folder / "out"
     env = {"XTTS_DATA_DIR": str(site.folder / "data"), "TTS_TENANT_KEY": ""}
-    client = await site.start(path, "--out", out, "--local", env=env)
-    await until(lambda: bool(list(out.glob("*.wav"))))
+    client = await site.start(path, "--out", out, "--local", "--parallel", "1", env=env)
+    await until(lambda: bool(list(out.glob(".*.mp3.part"))))  # the first line is counted by then
     os.killpg(client.pid, signal.SIGINT)
     ran = await ended(client)
     assert (ran.status, ran.summary["done"], ran.summary["failed"], ran.summary["left"]) == (130, 1, 0, 1), ran.said
