@@ -16,7 +16,7 @@ from tts_core.batch.failures import CODES, STOPS, LineFailed
 from tts_core.batch.lines import Line, plan
 from tts_core.batch.manifest import Manifest
 from tts_core.batch.pace import CLEAN_ROW, Pace
-from tts_core.batch.part import Part
+from tts_core.batch.part import ALIGNMENTS, Part
 from tts_core.batch.progress import shown
 from tts_core.batch.reading import Row
 from tts_core.batch.retry import MAX_WAIT_S, Policy, judge
@@ -43,6 +43,7 @@ class Scripted:
         if script := self.scripts.get(text):
             raise script.popleft()
         ask.part.write(text.encode())
+        ask.part.beside(ALIGNMENTS, f"of {text}".encode())
         return Spoken({"format": "pcm", "duration": 2.0}, 500)
 
 
@@ -101,6 +102,8 @@ async def test_lines_that_moved_move_their_files(tmp_path: Path) -> None:
     await run(tmp_path, site, "new", "c", "a", "b", "b")
     assert [text for text, _, _ in site.asked] == ["new"]
     assert spoken(tmp_path) == ["new", "c", "a", "b", "b"]
+    beside = {path.name: path.read_text() for path in tmp_path.glob(f"*{ALIGNMENTS}")}
+    assert beside == {f"{path.name}{ALIGNMENTS}": f"of {path.read_text()}" for path in tmp_path.glob("*.pcm")}
 
 
 async def test_a_result_that_is_no_longer_kept_is_asked_for_under_another_key(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tts_core.batch.failures import LineFailed
 from tts_core.batch.lines import Line
 from tts_core.batch.manifest import Entry, Manifest
 from tts_core.batch.pace import Pace
-from tts_core.batch.part import Part, Whole, is_whole
+from tts_core.batch.part import Part, Whole, is_whole, move
 from tts_core.batch.retry import Policy, judge
 from tts_core.batch.tally import Failed, Tally
 from tts_core.jobs import JsonObject
@@ -104,8 +104,7 @@ class Runner:
         """A line before it came or went: the file's number changes. Where the place is taken, it is asked for again."""
         old, new = self._folder / str(entry.file), self._folder / line.file
         if old != new and old.is_file() and not new.exists():
-            new.parent.mkdir(parents=True, exist_ok=True)
-            old.rename(new)
+            move(old, new)
             self._manifest.note(line.key(self._manifest.batch_id), "done", file=line.file)
 
     async def _until_settled(self, line: Line) -> None:
