@@ -48,10 +48,12 @@ def test_nothing_that_was_billed_is_forgotten(records: list[dict[str, Any]]) -> 
 
 def test_the_next_run_reads_what_this_one_noted(tmp_path: Path) -> None:
     with closing(Manifest.open(tmp_path)) as first:
-        first.note("k", "submitted", job_id="j")
+        first.note("k", "submitted", job_id="j").result()
         assert first["k"].job_id == "j"
-        first.note("k", "renewed", renewals=1)
-        first.note("k", "done", file="a.wav", size_bytes=3, sha256="s", audio_seconds=1.5, execution_ms=7, line=1)
+        first.note("k", "renewed", renewals=1).result()
+        first.note(
+            "k", "done", file="a.wav", size_bytes=3, sha256="s", audio_seconds=1.5, execution_ms=7, line=1
+        ).result()
         batch_id = first.batch_id
     with (tmp_path / NAME).open("ab") as file:
         file.write(b'{"key": "k", "sta')  # killed in the middle
@@ -59,7 +61,7 @@ def test_the_next_run_reads_what_this_one_noted(tmp_path: Path) -> None:
         assert second.batch_id == batch_id
         assert second["k"] == Entry("done", 1, None, "a.wav", 3, "s", 1.5, 7)
         assert second["other"] == Entry()
-        second.note("l", "failed", code="x")
+        second.note("l", "failed", code="x").result()
     assert parsed((tmp_path / NAME).read_bytes())[0][-1]["code"] == "x"
 
 
