@@ -101,9 +101,16 @@ class Manifest:
         self._entries[key] = self[key].after(record)
 
     def _write(self, record: Record) -> None:
-        line = json.dumps({"at": round(time.time(), 3)} | record) + "\n"
-        os.write(self._fd, line.encode())
-        os.fsync(self._fd)
+        """The whole line or nothing of it: what follows half a line would be lost along with it. raises OSError"""
+        whole_bytes = os.fstat(self._fd).st_size
+        line = memoryview((json.dumps({"at": round(time.time(), 3)} | record) + "\n").encode())
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, whole_bytes)
+            raise
 
 
 def parsed(data: bytes) -> tuple[list[Record], int]:
