@@ -292,7 +292,8 @@ async def test_two_runs_in_one_folder_are_refused(site: Site) -> None:
 
 
 async def test_the_same_file_is_spoken_on_this_machine(site: Site) -> None:
-    path, out, data_dir = site.file(lines(3)), site.folder / "out", site.folder / "data"
+    jobs = [*lines(2), *lines(3, output="url")[2:]]
+    path, out, data_dir = site.file(jobs), site.folder / "out", site.folder / "the data"
     env = {"XTTS_DATA_DIR": str(data_dir), "TTS_TENANT_KEY": "", "RUNPOD_API_KEY": ""}
     ran = await ended(await site.start(path, "--out", out, "--local", "--format", "flac", env=env))
     assert (ran.status, ran.summary["done"]) == (0, 3), ran.said
