@@ -37,6 +37,7 @@ from tts_core.xtts.gpt import Gpt
 from tts_core.xtts.guard import code_budget
 from tts_core.xtts.linear import has_fast_bf16, has_fast_int8, has_narrow_int8
 from tts_core.xtts.runner import Runner
+from tts_core.xtts.voice_encoder import VoiceEncoder
 
 EXACT = 5e-5
 """Largest difference of two samples computed alone and in company, or here and by coqui, in float32."""
@@ -191,6 +192,29 @@ async def test_a_device_that_is_lost_ends_everybody_s_waiting(tmp_path: Path, mo
     with pytest.raises(EngineLost):
         await engine.clone([])
     await asyncio.wait_for(telling, timeout=60)
+    await engine.close()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_fault_while_a_voice_is_read_is_judged_as_one_in_a_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    def fault(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    engine = XttsEngine(folder, device="cpu", slots=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(VoiceEncoder, "encode", fault)
+        if is_lost:
+            patch.setattr(Runner, "wash", fault)
+        with pytest.raises(EngineLost if is_lost else RuntimeError):
+            await engine.clone([a_clip(seconds=1.0)])
+    if is_lost:
+        await asyncio.wait_for(engine.lost(), timeout=60)
+        with pytest.raises(EngineLost):
+            await whole(speak(engine))
+    else:
+        assert len(await whole(speak(engine)))
     await engine.close()
 
 

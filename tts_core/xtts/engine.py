@@ -30,7 +30,7 @@ from tts_core.types import (
 from tts_core.xtts.device_thread import DeviceThread
 from tts_core.xtts.gpt import PREFIX_POSITIONS, Gpt
 from tts_core.xtts.guard import CodeWatch, Try, better, code_budget
-from tts_core.xtts.loop import EngineLoop, Listener
+from tts_core.xtts.loop import LOST, EngineLoop, Listener
 from tts_core.xtts.memory import MAX_WINDOWS, choose_device, slots_for
 from tts_core.xtts.model import OpenModel, Voice, open_model
 from tts_core.xtts.precision import choose_precision
@@ -129,7 +129,7 @@ class XttsEngine:
         if any(len(clip.samples) < MIN_CLIP_S * clip.sample_rate_hz for clip in clips):
             raise ReferenceTooShort(f"each reference clip must be at least {MIN_CLIP_S} s long")
         self._refuse_if_closed()
-        voice = await asyncio.wrap_future(self._device.call(lambda: self.model.voices.encode(clips)))
+        voice = await asyncio.wrap_future(self._loop.call(lambda: self.model.voices.encode(clips)))
         return Speaker(
             conditioning={
                 "gpt_latents": voice.gpt_latents.numpy(),
@@ -183,7 +183,7 @@ class XttsEngine:
 
     def _refuse_if_closed(self) -> None:
         if self._loop.lost.done():
-            raise EngineLost("the device of this worker failed")
+            raise EngineLost(LOST)
         if self._device.is_closed:
             raise Cancelled("the engine is closed")
 

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from tts_core.xtts.scheduler import Scheduler, Step, Vocode
 from tts_core.xtts.sequence import Sequence
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LOST = "the device of this worker failed"
 
 
 class Listener:
@@ -43,6 +48,7 @@ class EngineLoop:
         self._rate_hz = rate_hz
         self._listeners: dict[Sequence, Listener] = {}
         self.lost: Future[None] = Future()
+        self._fault: Exception | None = None
 
     def warm_up(self, sequence: Sequence) -> None:
         """On the thread: speak it, unheard, before the loop runs.
@@ -73,6 +79,13 @@ class EngineLoop:
         """Nobody listens to it any more: it costs no further step."""
         self._device.send(lambda: self._drop(sequence))
 
+    def call(self, work: Callable[[], T]) -> "Future[T]":
+        """Anything else that the device is to do; what goes wrong there means for it what a step's faults mean.
+
+        raises  Cancelled once closed
+        """
+        return self._device.call(lambda: self._done(work))
+
     def run(self) -> None:
         """On the thread, until it is closed or the device can no longer be used; then every listener is told."""
         reason: TTSError = Cancelled("the engine is closed")
@@ -80,7 +93,7 @@ class EngineLoop:
             self._work()
         except Exception as exc:  # noqa: BLE001  the root of the thread: a device that cannot even be cleaned is lost
             log.error("the device is lost: %s", scrubbed(exc))
-            reason = EngineLost("the device of this worker failed")
+            reason = EngineLost(LOST)
             self.lost.set_result(None)  # before it is closed: who asks then is told the reason
             self._device.close()
             self._device.take(block=True)  # those who asked meanwhile are listeners, too
@@ -92,6 +105,8 @@ class EngineLoop:
         flying: Flight | None = None
         preparing = True
         while self._device.take(block=flying is None and self._scheduler.idle and not preparing):
+            if self._fault is not None:
+                raise self._fault
             if preparing and flying is None and self._scheduler.idle:
                 preparing = self._runner.record_next()
                 continue
@@ -155,6 +170,18 @@ class EngineLoop:
             if window.last:
                 del self._listeners[window.sequence]
                 listener.tell(None)
+
+    def _done(self, work: Callable[[], T]) -> T:
+        """raises  EngineLost where the device cannot be cleaned afterwards"""
+        try:
+            return work()
+        except Exception as exc:
+            try:
+                self._runner.wash(self._scheduler.free_slots)
+            except Exception as fault:  # noqa: BLE001  whatever it is, it is the device's
+                self._fault = fault
+                raise EngineLost(LOST) from exc
+            raise
 
     def _fail(self, step: Step, exc: Exception) -> None:
         sequences = [w.sequence for w in step.windows] if isinstance(step, Vocode) else step.sequences
