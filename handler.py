@@ -20,15 +20,13 @@ from storage import open_store
 from tts_core import cli, logs
 from tts_core.audio.fetch import fetch
 from tts_core.errors import StartupError, TTSError
-from tts_core.jobs import JsonObject
+from tts_core.jobs import Handler, JsonObject
 from tts_core.service import Service
 from tts_core.settings import Settings
 from tts_core.speech import Identity, SpeechEngine
 from tts_core.starting import Start, StartingEngine, StartTimes
 
 log = logging.getLogger("xtts-worker")
-
-Handler = Callable[[JsonObject], AsyncGenerator[JsonObject]]
 
 ANSWERING_S = 10.0
 """From the last answer of a worker whose engine is lost to its end: the SDK posts it within, or the job comes again."""

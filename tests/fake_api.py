@@ -1,7 +1,8 @@
 """RunPod's public API of one endpoint on loopback: what a client sees of the jobs of a fake platform, faults included.
 
 Routes, states and fields are those of RunPod's docs ("job operations"). `executionTime` is EXECUTION_MS for every job
-that has ended. Addresses of the local store become addresses of this server: it plays the bucket, too.
+that was taken and has ended; of one that was cancelled the docs do not say whether they tell it. Addresses of the local
+store become addresses of this server: it plays the bucket, too.
 """
 
 import asyncio
@@ -107,9 +108,11 @@ class FakeApi:
         if job_id not in self.platform.ledger.jobs or self._fates.get(job_id) == "lost":
             return None
         told: dict[str, Any] = {"id": job_id, "status": self._state(job_id), "delayTime": 10}
-        if told["status"] in ("COMPLETED", "FAILED"):
-            result = self.platform.ledger[job_id].results[0]
+        job = self.platform.ledger[job_id]
+        if job.taken_by and told["status"] not in ("IN_QUEUE", "IN_PROGRESS"):
             told |= {"executionTime": EXECUTION_MS, "workerId": "fake-worker"}
+        if told["status"] in ("COMPLETED", "FAILED"):
+            result = job.results[0]
             told |= {"error": result.error} if result.error else self._output(result.output)
         return told
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import NoReturn
 
 import handler
 from tts_core import logs
@@ -54,7 +56,16 @@ def _word_in(file: Path) -> str:
     return file.read_text()
 
 
+class Held:
+    """Found in a forked process, as if the thread that loads the model had held the lock of each module at the fork."""
+
+    def find_spec(self, name: str, *_: object) -> NoReturn:
+        while True:
+            time.sleep(60)
+
+
 if __name__ == "__main__":
+    os.register_at_fork(after_in_child=lambda: sys.meta_path.insert(0, Held()))
     logs.set_up(on_runpod=True)
     handler.choose_engine = start_when_told
     handler.ANSWERING_S = 3.0

@@ -176,11 +176,13 @@ async def test_an_expired_job_is_sent_again_and_a_cancelled_one_in_the_next_run_
     assert (await site.run(path, "--out", out)).summary["done"] == 2
 
 
-async def test_a_job_that_takes_too_long_is_cancelled_on_runpod(site: Site) -> None:
+async def test_a_job_that_takes_too_long_is_cancelled_on_runpod_and_costs_what_it_ran(site: Site) -> None:
     path = site.file([{"text": f"{SENTENCE}Now {HANGS}, as it happens.", "language": "en"}])
-    ran = await site.run(path, "--out", site.folder / "out", "--attempts", "1", job_timeout_s=2.0)
+    args = ("--out", site.folder / "out", "--attempts", "1", "--price-per-second", "0.01")
+    ran = await site.run(path, *args, job_timeout_s=2.0)
     assert (ran.status, "job_timed_out" in ran.said, site.api.calls["cancel"]) == (1, True, 1), ran.said
-    assert site.api.policies[-1] == {"ttl": 2000}
+    assert site.api.policies[-1] == {"ttl": 62_000}
+    assert ran.summary["cost_at_most"] == EXECUTION_MS / 1000 * 0.01
 
 
 async def test_a_stream_with_a_lost_chunk_is_told_again_and_not_spoken_again(site: Site) -> None:
@@ -290,7 +292,8 @@ async def test_two_runs_in_one_folder_are_refused(site: Site) -> None:
 
 
 async def test_the_same_file_is_spoken_on_this_machine(site: Site) -> None:
-    path, out, data_dir = site.file(lines(3)), site.folder / "out", site.folder / "data"
+    jobs = [*lines(2), *lines(3, output="url")[2:]]
+    path, out, data_dir = site.file(jobs), site.folder / "out", site.folder / "the data"
     env = {"XTTS_DATA_DIR": str(data_dir), "TTS_TENANT_KEY": "", "RUNPOD_API_KEY": ""}
     ran = await ended(await site.start(path, "--out", out, "--local", "--format", "flac", env=env))
     assert (ran.status, ran.summary["done"]) == (0, 3), ran.said
@@ -303,8 +306,8 @@ async def test_ctrl_c_on_this_machine_leaves_at_once_and_fails_no_line(site: Sit
     jobs = [*lines(1), *lines(2, text=SENTENCE * 400, format="mp3")[1:]]
     path, out = site.file(jobs), site.folder / "out"
     env = {"XTTS_DATA_DIR": str(site.folder / "data"), "TTS_TENANT_KEY": ""}
-    client = await site.start(path, "--out", out, "--local", env=env)
-    await until(lambda: bool(list(out.glob("*.wav"))))
+    client = await site.start(path, "--out", out, "--local", "--parallel", "1", env=env)
+    await until(lambda: bool(list(out.glob(".*.mp3.part"))))  # the first line is counted by then
     os.killpg(client.pid, signal.SIGINT)
     ran = await ended(client)
     assert (ran.status, ran.summary["done"], ran.summary["failed"], ran.summary["left"]) == (130, 1, 0, 1), ran.said

@@ -1,7 +1,10 @@
 """What survives a crash: the journal in every state a kill can leave it in, and audio that is whole or not there."""
 
 import json
-from contextlib import closing
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +51,12 @@ def test_nothing_that_was_billed_is_forgotten(records: list[dict[str, Any]]) -> 
 
 def test_the_next_run_reads_what_this_one_noted(tmp_path: Path) -> None:
     with closing(Manifest.open(tmp_path)) as first:
-        first.note("k", "submitted", job_id="j")
+        first.note("k", "submitted", job_id="j").result()
         assert first["k"].job_id == "j"
-        first.note("k", "renewed", renewals=1)
-        first.note("k", "done", file="a.wav", size_bytes=3, sha256="s", audio_seconds=1.5, execution_ms=7, line=1)
+        first.note("k", "renewed", renewals=1).result()
+        first.note(
+            "k", "done", file="a.wav", size_bytes=3, sha256="s", audio_seconds=1.5, execution_ms=7, line=1
+        ).result()
         batch_id = first.batch_id
     with (tmp_path / NAME).open("ab") as file:
         file.write(b'{"key": "k", "sta')  # killed in the middle
@@ -59,8 +64,38 @@ def test_the_next_run_reads_what_this_one_noted(tmp_path: Path) -> None:
         assert second.batch_id == batch_id
         assert second["k"] == Entry("done", 1, None, "a.wav", 3, "s", 1.5, 7)
         assert second["other"] == Entry()
-        second.note("l", "failed", code="x")
+        second.note("l", "failed", code="x").result()
     assert parsed((tmp_path / NAME).read_bytes())[0][-1]["code"] == "x"
+
+
+def test_what_the_system_writes_in_pieces_is_whole_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+    with closing(Manifest.open(tmp_path)) as manifest:
+        manifest.note("k", "done", file="a.wav").result()
+    with closing(Manifest.open(tmp_path)) as again:
+        assert (again.batch_id, again["k"].file) == (manifest.batch_id, "a.wav")
+
+
+def test_a_full_disk_is_told_and_spoils_no_other_line(tmp_path: Path) -> None:
+    with closing(Manifest.open(tmp_path)) as manifest:
+        with room_for(bytes=(tmp_path / NAME).stat().st_size + 10), pytest.raises(OSError, match="File too large"):
+            manifest.note("k", "done", file="a.wav").result()
+        manifest.note("l", "done", file="b.wav").result()
+        assert manifest["k"] == Entry()
+    with closing(Manifest.open(tmp_path)) as again:
+        assert (again["k"].state, again["l"].file) == ("new", "b.wav")
+
+
+@contextmanager
+def room_for(*, bytes: int) -> Iterator[None]:
+    """What is written behind that is cut short, and refused then, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_new_folder_is_a_new_batch(tmp_path: Path) -> None:

@@ -1,7 +1,12 @@
 """Retries, waits, resumption and what is shown, with a site that answers as it is told."""
 
+import argparse
+import asyncio
 import io
 import json
+import os
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -11,12 +16,14 @@ import pytest
 
 from tests.test_readme import README
 from tts_core.batch import report
+from tts_core.batch.command import INTERRUPTED, carry_out
 from tts_core.batch.events import Assembly
 from tts_core.batch.failures import CODES, STOPS, LineFailed
 from tts_core.batch.lines import Line, plan
-from tts_core.batch.manifest import Manifest
+from tts_core.batch.manifest import NAME, Manifest
+from tts_core.batch.options import add_arguments
 from tts_core.batch.pace import CLEAN_ROW, Pace
-from tts_core.batch.part import Part
+from tts_core.batch.part import ALIGNMENTS, Part
 from tts_core.batch.progress import shown
 from tts_core.batch.reading import Row
 from tts_core.batch.retry import MAX_WAIT_S, Policy, judge
@@ -43,6 +50,7 @@ class Scripted:
         if script := self.scripts.get(text):
             raise script.popleft()
         ask.part.write(text.encode())
+        ask.part.beside(ALIGNMENTS, f"of {text}".encode())
         return Spoken({"format": "pcm", "duration": 2.0}, 500)
 
 
@@ -101,6 +109,8 @@ async def test_lines_that_moved_move_their_files(tmp_path: Path) -> None:
     await run(tmp_path, site, "new", "c", "a", "b", "b")
     assert [text for text, _, _ in site.asked] == ["new"]
     assert spoken(tmp_path) == ["new", "c", "a", "b", "b"]
+    beside = {path.name: path.read_text() for path in tmp_path.glob(f"*{ALIGNMENTS}")}
+    assert beside == {f"{path.name}{ALIGNMENTS}": f"of {path.read_text()}" for path in tmp_path.glob("*.pcm")}
 
 
 async def test_a_result_that_is_no_longer_kept_is_asked_for_under_another_key(tmp_path: Path) -> None:
@@ -132,6 +142,34 @@ async def test_what_all_lines_would_fail_with_stops_everything(tmp_path: Path, c
 async def test_a_full_disk_stops_everything(tmp_path: Path) -> None:
     tally = await run(tmp_path, Scripted(a=[OSError(28, "No space left on device", "x.wav")]), "a", "b", parallel=1)
     assert (tally.stopped, tally.left) == ("x.wav: No space left on device", 2)
+
+
+async def test_a_second_ctrl_c_waits_for_what_is_being_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first line's note is held up on its way to the disk, while the second one is told to stop, twice."""
+    loop, fsync, close = asyncio.get_running_loop(), os.fsync, os.close
+    noting, closed, overtaken = asyncio.Event(), threading.Event(), list[bool]()
+    add_arguments(parser := argparse.ArgumentParser())
+
+    class Stopped(Scripted):
+        async def speak(self, ask: Ask) -> Spoken:
+            if ask.body["text"] == "b":
+                await noting.wait()
+                for _ in range(2):
+                    signal.raise_signal(signal.SIGINT)
+                await asyncio.Event().wait()
+            return await super().speak(ask)
+
+    def slow(fd: int) -> None:
+        if b'"done"' in (tmp_path / NAME).read_bytes():
+            monkeypatch.setattr(os, "close", lambda closing: closed.set() if closing == fd else close(closing))
+            loop.call_soon_threadsafe(noting.set)
+            overtaken.append(closed.wait(0.3))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    args = parser.parse_args(["-", "--out", str(tmp_path)])
+    assert await carry_out(args, lines("a", "b"), Stopped(), drains=True) == INTERRUPTED
+    assert overtaken == [False]
 
 
 async def test_a_rate_limit_costs_no_attempts(tmp_path: Path) -> None:

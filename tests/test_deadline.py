@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,17 @@ async def too_late(worker: Worker, body: Event, job_id: str) -> list[Event]:
     while not worker.engine.is_waiting:  # noqa: ASYNC110  the engine tells nobody
         await asyncio.sleep(0.01)
     await at_rest(worker.engine)
+    with time_is_over():
+        return await asking
+
+
+@contextmanager
+def time_is_over() -> Iterator[None]:
     loop = asyncio.get_running_loop()
     time = loop.time
     loop.time = lambda: time() + Settings().job_deadline_s  # type: ignore[method-assign]
-    events = await asking
+    yield
     loop.time = time  # type: ignore[method-assign]
-    return events
 
 
 def error_of(events: list[Event]) -> Event:
@@ -50,6 +56,18 @@ async def test_what_takes_too_long_is_ended_everywhere_and_charged_as_far_as_it_
     assert worker.engine.active == 0
     (row,) = await worker.usage()
     assert (row.status, row.error, row.audio_seconds) == ("failed", "deadline_exceeded", 600 / RATE_HZ)
+
+
+async def test_the_chunk_that_waited_for_a_slow_reader_is_counted_too(worker: Worker) -> None:
+    body = worker.job("abcdefghi " * 30, streaming=True)
+    async with aclosing(worker.service.answer(body, job_id="job")) as stream:
+        first = await anext(stream)
+        await at_rest(worker.engine)
+        with time_is_over():
+            await worker.settled()
+        *sent, told, last = [first, *[event async for event in stream]]
+    assert error_of([last])["code"] == "deadline_exceeded"
+    assert [event["seq"] for event in sent] == list(range(told["chunks"]))
 
 
 async def test_its_own_key_is_told_where_it_has_one(worker: Worker) -> None:

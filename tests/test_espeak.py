@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import select
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,30 @@ TEXTS: dict[Language, str] = {
     "hi": "बूढ़ा आदमी जंगल में धीरे धीरे चल रहा है और कोई नहीं जानता क्यों।",
 }
 
+LONG_TEXT = "This sentence goes on and on without ever coming to an end. " * 200
+
+ROOT = Path(__file__).parents[1]
+
+PARENT = """
+import sys, threading, time
+from functools import partial
+from tts_core.espeak.library import EspeakLibrary, Setting
+
+library = EspeakLibrary()
+spoken = threading.Semaphore(0)
+
+def stall(block):
+    spoken.release()
+    time.sleep(600)
+
+for _ in range(int(sys.argv[1])):
+    speak = partial(library.render, "On and on it goes. " * 40_000, Setting("en-us"), deliver=stall)
+    threading.Thread(target=speak, daemon=True).start()
+    spoken.acquire()
+print("started", flush=True)
+time.sleep(600)
+"""
+
 
 @pytest.fixture
 async def engine() -> AsyncIterator[EspeakEngine]:
@@ -86,11 +112,30 @@ def median_pitch_hz(samples: FloatArray) -> float:
     return float(np.median(voiced_pitches_hz(samples, 22_050)))
 
 
-def children() -> set[str]:
-    """Processes in which eSpeak speaks; other tests of this process may have children of their own."""
-    tasks = Path("/proc/self/task").iterdir()
-    pids = {pid for task in tasks for pid in (task / "children").read_text().split()}
+def children(parent: int | str = "self") -> set[int]:
+    """Processes that have eSpeak loaded; other tests of this process may have children of their own."""
+    tasks = Path(f"/proc/{parent}/task").iterdir()
+    pids = {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
     return {pid for pid in pids if b"espeak/child.py" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+def forks() -> set[int]:
+    """Those in which it speaks."""
+    return {fork for child in children() for fork in children(child)}
+
+
+def all_forks_end() -> bool:
+    return all(has_ended(fork) for fork in forks())
+
+
+def has_ended(pid: int) -> bool:
+    """Within ten seconds; readable is what a pidfd becomes when its process has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    with os.fdopen(pidfd) as process:
+        return bool(select.select([process], [], [], 10)[0])
 
 
 def level(samples: FloatArray) -> float:
@@ -139,7 +184,7 @@ async def test_nothing_is_left_behind(engine: EspeakEngine) -> None:
     descriptors = set(os.listdir("/proc/self/fd"))
     await asyncio.gather(*(say(engine, "Nothing is left behind.") for _ in range(12)))
     assert set(os.listdir("/proc/self/fd")) == descriptors
-    assert children() == set()
+    assert all_forks_end()
 
 
 async def test_audio_arrives_in_blocks(engine: EspeakEngine) -> None:
@@ -161,20 +206,18 @@ async def test_closing_the_stream_stops_the_work(engine: EspeakEngine, monkeypat
         return original(self, block)
 
     monkeypatch.setattr(WordTimer, "feed", counting)
-    text = "This sentence goes on and on without ever coming to an end. " * 200
-    stream = engine.speak(Utterance(text, 0, len(text)), Manner(NOVA, "en"), Audience())
+    stream = engine.speak(Utterance(LONG_TEXT, 0, len(LONG_TEXT)), Manner(NOVA, "en"), Audience())
     await anext(stream)
     await stream.aclose()
     stopped_at = blocks
     assert stopped_at < 400, "the whole text has more than 2,500 blocks"
-    assert children() == set()
+    assert all_forks_end()
     await say(engine, "Still alive.")
 
 
 async def test_closing_the_engine_cuts_short_and_refuses() -> None:
     engine = EspeakEngine(threads=1)
-    text = "This sentence goes on and on without ever coming to an end. " * 200
-    stream = engine.speak(Utterance(text, 0, len(text)), Manner(NOVA, "en"), Audience())
+    stream = engine.speak(Utterance(LONG_TEXT, 0, len(LONG_TEXT)), Manner(NOVA, "en"), Audience())
     await anext(stream)
     await engine.close()
     with pytest.raises(Cancelled):
@@ -213,17 +256,51 @@ def test_a_text_that_brings_espeak_down_takes_nothing_else_with_it() -> None:
         assert library.render(SpokenText.of(text).text, Setting(voice), deliver=lambda block: True)
 
 
-async def test_the_child_knows_none_of_our_secrets(engine: EspeakEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, str]] = []
-    original = subprocess.Popen
+def test_the_child_knows_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "of ours")
+    before = children()
+    library = EspeakLibrary()
+    (child,) = children() - before
+    assert Path(f"/proc/{child}/environ").read_bytes() == b""
+    files = {entry.name: os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir()}
+    assert files.pop("0").startswith("socket:")
+    assert files == {"1": "/dev/null", "2": "/dev/null"}
+    library.close()
+    assert child not in children()
 
-    def spying(*args: Any, **options: Any) -> Any:
-        seen.append(options["env"])
-        return original(*args, **options)
 
-    monkeypatch.setattr(subprocess, "Popen", spying)
-    await say(engine, "Hello.")
-    assert seen == [{}]
+async def test_a_fork_cannot_take_the_orders_of_others(engine: EspeakEngine) -> None:
+    stream = engine.speak(Utterance(LONG_TEXT, 0, len(LONG_TEXT)), Manner(NOVA, "en"), Audience())
+    await anext(stream)
+    (fork,) = forks()
+    sockets = {entry.name for entry in Path(f"/proc/{fork}/fd").iterdir() if "socket:" in os.readlink(entry)}
+    assert len(sockets) == 1
+    assert "0" not in sockets
+    await stream.aclose()
+
+
+async def test_a_child_that_was_killed_is_replaced_before_anyone_notices() -> None:
+    others = children()
+    engine = EspeakEngine()
+    before = await say(engine, TEXTS["en"])
+    (child,) = children() - others
+    os.kill(child, signal.SIGKILL)
+    again = await asyncio.gather(*(say(engine, TEXTS["en"]) for _ in range(4)))
+    assert all(np.array_equal(chunk.samples, before.samples) for chunk in again)
+    await engine.close()
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_children_do_not_outlive_a_worker_that_is_killed(asked: int) -> None:
+    """asked: texts that are being spoken meanwhile"""
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(asked)], stdout=subprocess.PIPE, cwd=ROOT) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == b"started\n"
+        orphans = children(parent.pid)
+        orphans |= {fork for child in orphans for fork in children(child)}
+        assert len(orphans) == 1 + asked
+        parent.kill()
+    assert all(has_ended(orphan) for orphan in orphans)
 
 
 def test_what_espeak_cannot_take_is_left_out_without_losing_its_place() -> None:

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         "tts_core.cli_batch",
         "tts_core.cli_tenants",
     },
-    "tts_core.cli_batch": {"tts_core.service", "tts_core.batch"},
+    "tts_core.cli_batch": {"tts_core.service", "tts_core.batch", "tts_core.jobs"},
     "tts_core.cli_tenants": {"tts_core.service", "tts_core.jobs", "tts_core.store"},
 }
 """Beside the leaves, which everything may use."""

@@ -145,10 +145,10 @@ def test_a_job_is_judged_by_what_came_of_it() -> None:
 
 
 def test_growth_is_told_per_thousand_jobs_and_not_of_the_beginning() -> None:
-    steady = [Size("w", jobs, 100_000_000 + 2_000 * jobs, 0, 0) for jobs in range(0, 1000, 10)]
-    beginning = [Size("w", 0, 10_000_000 * second, 0, 0) for second in range(40)]
+    steady = [Size("w", jobs, 100_000_000 + 2_000 * jobs, 0) for jobs in range(0, 1000, 10)]
+    beginning = [Size("w", 0, 10_000_000 * second, 0) for second in range(40)]
     assert rss_slope([*beginning, *steady]) == pytest.approx(2.0)
-    assert rss_slope([Size("idle", 0, 1, 0, 0)]) is None
+    assert rss_slope([Size("idle", 0, 1, 0)]) is None
 
 
 async def test_a_store_of_ours_can_be_read(tmp_path: Path) -> None:

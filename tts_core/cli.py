@@ -14,18 +14,14 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from tts_core import cli_batch, cli_tenants
 from tts_core.audio.encode import seal
 from tts_core.errors import InvalidInput, TTSError
-from tts_core.jobs import JsonObject, json_schema
-from tts_core.jobs.files import with_files
+from tts_core.jobs import Handler, JsonObject, json_schema
+from tts_core.jobs.files import file_at, with_files
 from tts_core.service import Service
 from tts_core.store import Store
-
-Handler = Callable[[JsonObject], AsyncGenerator[JsonObject]]
 
 
 def main(
@@ -170,8 +166,8 @@ class _Sink:
 def _audio_of(event: JsonObject) -> bytes:
     if encoded := event.get("audio_base64"):
         return base64.b64decode(encoded)
-    address = urlsplit(event.get("audio_url") or "")
-    return Path(url2pathname(address.path)).read_bytes() if address.scheme == "file" else b""
+    path = file_at(event.get("audio_url") or "")
+    return b"" if path is None else path.read_bytes()
 
 
 def _say(line: str) -> None:

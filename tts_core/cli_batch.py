@@ -3,17 +3,15 @@
 import argparse
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from tts_core.batch.command import WRONG, carry_out, checked, note
 from tts_core.batch.lines import Line
 from tts_core.batch.local import Local
 from tts_core.batch.options import add_arguments
 from tts_core.errors import TTSError
+from tts_core.jobs import Handler
 from tts_core.service import Service
-
-Handler = Callable[[dict[str, Any]], AsyncGenerator[dict[str, Any]]]
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -15,7 +15,7 @@ from benchmarks.load.clients import Clients
 from benchmarks.load.faults import FAULTS, Fault
 from benchmarks.load.hearing import BYTES_PER_S
 from benchmarks.load.site import Shape, Site, open_site
-from benchmarks.load.verdict import Row, cpu_s, judge, rss_slope, told_by
+from benchmarks.load.verdict import Row, cpu_s, judge, machine_cpu_s, rss_slope, told_by
 
 QUIET = Fault("load")
 
@@ -35,11 +35,10 @@ class Args:
 def parse_args(argv: Sequence[str]) -> Args:
     parser = argparse.ArgumentParser("python -m benchmarks.load", description=load.__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="in all; what runs then is waited for")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--concurrency", type=int, default=36, help="jobs each takes at once")
+    parser.add_argument("--workers", type=int, default=8, help="processes")
+    parser.add_argument("--concurrency", type=int, default=9, help="jobs each takes at once")
     parser.add_argument("--streams", type=int, default=64, help="played at any time")
     parser.add_argument("--pace", type=float, default=2.5, help="s of an utterance spoken in one")
-    parser.add_argument("--engine", choices=("espeak", "tape"), default="tape", help="see paced_worker.py")
     parser.add_argument("--sentences", type=int, nargs=2, default=(3, 8), help="of a streamed text, least and most")
     parser.add_argument("--format", choices=sorted(BYTES_PER_S), default="ulaw")
     parser.add_argument("--store", choices=("local", "supabase"), default="local")
@@ -47,12 +46,12 @@ def parse_args(argv: Sequence[str]) -> Args:
     parser.add_argument("--quick", action="store_true", help="8 streams, two workers, and seconds instead of minutes")
     given = parser.parse_args(argv)
     if given.quick:
-        given.minutes, given.streams, given.concurrency, given.sentences = 0.1, 8, 6, (1, 1)
+        given.minutes, given.streams, given.sentences = 0.1, 8, (1, 1)
+        given.workers, given.concurrency = 2, 6
     shape = Shape(
         given.workers,
         given.concurrency,
         given.streams,
-        engine=given.engine,
         pace=given.pace,
         sentences=tuple(given.sentences),
         format=given.format,
@@ -83,6 +82,7 @@ class Books:
 
 
 async def measure(args: Args) -> tuple[Sequence[Row], Books]:
+    begun_cpu_s = machine_cpu_s()
     async with open_site(args.shape) as site:
         clients = Clients(site)
         rows = [await _phase(site, clients, fault, minutes=args.minutes / len(args.phases)) for fault in args.phases]
@@ -94,7 +94,7 @@ async def measure(args: Args) -> tuple[Sequence[Row], Books]:
             unbalanced=discrepancies(tables, told_by(ledger)),
             faults=ledger.faults,
             rss_slope_mb_per_1000_jobs=rss_slope(site.sizes),
-            cpu_s=cpu_s(site.sizes),
+            cpu_s=cpu_s(site.sizes) | {"machine": round(machine_cpu_s() - begun_cpu_s, 1)},
             errors=clients.errors(),
             machine_late_ms=_lateness(site.lags_s),
             exit_codes=site.exit_codes,
@@ -129,7 +129,7 @@ def _report(args: Args, rows: Sequence[Row], books: Books) -> None:
     shape = args.shape
     print(
         f"load: {shape.workers} workers, {shape.concurrency} jobs each at once, {shape.streams} listeners, "
-        f"{shape.engine} at {shape.pace:g} times real time, {shape.format}, {shape.store} store; "
+        f"eSpeak at {shape.pace:g} times real time, {shape.format}, {shape.store} store; "
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     )
     print_table(rows)

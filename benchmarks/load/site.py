@@ -32,7 +32,6 @@ CACHE_BYTES = "4000000"
 class Shape:
     """How much of everything.
 
-    engine     espeak, or tape: see `paced_worker`
     pace       seconds of an utterance that are spoken in one
     sentences  of a streamed text, the least and the most; each is about 4.5 s of speech
     """
@@ -40,7 +39,6 @@ class Shape:
     workers: int
     concurrency: int
     streams: int
-    engine: str
     pace: float
     sentences: tuple[int, int]
     format: str
@@ -49,13 +47,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a worker was when it had answered so many jobs, and what it and its eSpeaks had computed by then."""
+    """How large a worker was when it had answered so many jobs, and what it had computed by then."""
 
     worker_id: str
     jobs: int
     rss_bytes: int
     cpu_s: float
-    children_cpu_s: float
 
 
 @dataclass(slots=True)
@@ -87,7 +84,6 @@ class Site:
             "XTTS_CONCURRENCY": str(self.shape.concurrency),
             "XTTS_CACHE_MEMORY_BYTES": CACHE_BYTES,
             "PACE": str(self.shape.pace),
-            "TAPE": str(int(self.shape.engine == "tape")),
             "PYTHONPATH": ".",
         }
         if self.place.url is None:
@@ -133,9 +129,9 @@ class Site:
 def _size(worker_id: str, jobs: int, *, pid: int) -> Size:
     """raises  OSError if there is no such process any more"""
     told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    user, system, children_user, children_system = (int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in told[11:15])
+    cpu_s = (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
     rss_bytes = int(told[21]) * os.sysconf("SC_PAGE_SIZE")
-    return Size(worker_id, jobs, rss_bytes, user + system, children_user + children_system)
+    return Size(worker_id, jobs, rss_bytes, cpu_s)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from tts_core.batch.failures import LineFailed
-from tts_core.batch.part import Part
+from tts_core.batch.part import ALIGNMENTS, Part
 from tts_core.jobs import JsonObject
 
 Fetch = Callable[[str, Part], Awaitable[None]]
@@ -49,7 +49,7 @@ class Assembly:
             raise LineFailed.ours("result_incomplete", "the result holds no audio")
         if result.get("alignments"):
             told = json.dumps(result["alignments"], ensure_ascii=False).encode()
-            await asyncio.to_thread(self._part.beside, ".alignments.json", told)
+            await asyncio.to_thread(self._part.beside, ALIGNMENTS, told)
         return result
 
     async def _next_chunk(self, event: JsonObject) -> None:

@@ -1,20 +1,15 @@
 """A line spoken by the handler in this process, through the same events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from tts_core.batch.events import Assembly
 from tts_core.batch.failures import LineFailed
 from tts_core.batch.part import Part
 from tts_core.batch.runner import Ask, Spoken
-from tts_core.jobs import JsonObject
-
-Handler = Callable[[JsonObject], AsyncGenerator[JsonObject]]
+from tts_core.jobs import Handler
+from tts_core.jobs.files import file_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +29,8 @@ class Local:
 
 
 async def _read_file(url: str, part: Part) -> None:
-    address = urlsplit(url)
-    if address.scheme != "file":
+    path = file_at(url)
+    if path is None:
         message = "this store's audio is not on this machine: send output=inline"
         raise LineFailed.ours("audio_unreachable", message, retryable=False)
-    part.write(await asyncio.to_thread(Path(url2pathname(address.path)).read_bytes))
+    part.write(await asyncio.to_thread(path.read_bytes))

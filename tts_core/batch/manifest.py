@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -54,12 +55,13 @@ _KEPT = {"state", "renewals", "file", "size_bytes", "sha256", "audio_seconds"}
 
 
 class Manifest:
-    """The open journal of one folder, locked until it is closed or its process is gone."""
+    """The open journal of one folder, locked until it is closed or its process is gone. One thread writes it."""
 
     def __init__(self, fd: int, batch_id: str, entries: Mapping[str, Entry]) -> None:
         self.batch_id = batch_id
         self._fd = fd
         self._entries = dict(entries)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="manifest")
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -84,19 +86,31 @@ class Manifest:
     def __getitem__(self, key: str) -> Entry:
         return self._entries.get(key, Entry())
 
-    def note(self, key: str, state: str, **details: object) -> None:
-        """Write down that a line's state is this now; on the disk when it returns. raises OSError"""
-        record = {"key": key, "state": state} | details
-        self._write(record)
-        self._entries[key] = self[key].after(record)
+    def note(self, key: str, state: str, **details: object) -> "Future[None]":
+        """Write down that a line's state is this now: on the disk once the future is done, which may raise OSError."""
+        return self._thread.submit(self._note, {"key": key, "state": state} | details)
 
     def close(self) -> None:
+        """Once all that was noted is on the disk."""
+        self._thread.shutdown()
         os.close(self._fd)
 
+    def _note(self, record: Record) -> None:
+        self._write(record)
+        key = record["key"]
+        self._entries[key] = self[key].after(record)
+
     def _write(self, record: Record) -> None:
-        line = json.dumps({"at": round(time.time(), 3)} | record) + "\n"
-        os.write(self._fd, line.encode())
-        os.fsync(self._fd)
+        """The whole line or nothing of it: what follows half a line would be lost along with it. raises OSError"""
+        whole_bytes = os.fstat(self._fd).st_size
+        line = memoryview((json.dumps({"at": round(time.time(), 3)} | record) + "\n").encode())
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+            os.fsync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, whole_bytes)
+            raise
 
 
 def parsed(data: bytes) -> tuple[list[Record], int]:

@@ -11,6 +11,9 @@ from typing import Self
 from tts_core.audio.encode import seal
 from tts_core.types import AudioFormat
 
+ALIGNMENTS = ".alignments.json"
+"""Ends the name of what lies beside the audio."""
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -46,7 +49,7 @@ class Part:
 
     def beside(self, ending: str, data: bytes) -> None:
         """Another file of the same line; whole or not there, too."""
-        path = self._target.with_name(self._target.name + ending)
+        path = _beside(self._target, ending)
         rest = path.with_name(f".{path.name}.part")
         rest.write_bytes(data)
         rest.replace(path)
@@ -61,6 +64,18 @@ class Part:
         whole = Whole(self._file.tell(), digest)
         self._path.replace(self._target)
         return whole
+
+
+def move(old: Path, new: Path) -> None:
+    """Another name for a file; what lies beside it goes first, as after a crash only a file that is there is moved."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        _beside(old, ALIGNMENTS).rename(_beside(new, ALIGNMENTS))
+    old.rename(new)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
 
 
 def is_whole(path: Path, whole: Whole) -> bool:

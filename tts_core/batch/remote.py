@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from tts_core.batch.endpoint import Endpoint, JobState
 from tts_core.batch.events import Assembly
 from tts_core.batch.failures import LineFailed
+from tts_core.batch.options import MAX_TTL_S
 from tts_core.batch.runner import Ask, Spoken
 
 FIRST_POLL_S, LAST_POLL_S = 0.5, 5.0
 
 POLLS_PER_S = 100.0
 """Of all lines together: half of what RunPod accepts."""
+
+TTL_BEYOND_S = 60.0
+"""A job whose time to live is over is forgotten, and its cost with it: we cancel before that, and ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +39,25 @@ class Remote:
                 # Of a job from an earlier run, /stream has told a part already.
                 return await (self._listen(ask, job_id) if self.streams and not ask.job_id else self._wait(ask, job_id))
         except TimeoutError as exc:
-            with suppress(LineFailed):
-                await self.endpoint.cancel(job_id)
-            raise LineFailed.ours("job_timed_out", f"not spoken after {self.job_timeout_s:g} s, cancelled") from exc
+            failure = LineFailed.ours("job_timed_out", f"not spoken after {self.job_timeout_s:g} s, cancelled")
+            failure.execution_ms = await self._cancel(job_id)
+            raise failure from exc
 
     async def _queue(self, ask: Ask) -> str:
         body = ask.body | {"tenant_key": self.tenant_key}
-        policy = {"ttl": round(self.job_timeout_s * 1000)}  # RunPod gives it up when we do, even if we are dead by then
+        ttl_s = min(self.job_timeout_s + TTL_BEYOND_S, MAX_TTL_S)
+        policy = {"ttl": round(ttl_s * 1000)}  # RunPod gives it up, too, even if we are dead by then
         job_id = await self.endpoint.run({"input": body, "policy": policy})
         await ask.queued(job_id)
         return job_id
+
+    async def _cancel(self, job_id: str) -> int:
+        """What is billed for it: until it is cancelled, a job costs what any other does. 0 if RunPod does not say."""
+        with suppress(LineFailed):
+            await self.endpoint.cancel(job_id)
+        with suppress(LineFailed):
+            return (await self.endpoint.status(job_id)).execution_ms
+        return 0
 
     async def _wait(self, ask: Ask, job_id: str) -> Spoken:
         for wait_s in self._polls():

@@ -12,7 +12,7 @@ from tts_core.batch.failures import LineFailed
 from tts_core.batch.lines import Line
 from tts_core.batch.manifest import Entry, Manifest
 from tts_core.batch.pace import Pace
-from tts_core.batch.part import Part, Whole, is_whole
+from tts_core.batch.part import Part, Whole, is_whole, move
 from tts_core.batch.retry import Policy, judge
 from tts_core.batch.tally import Failed, Tally
 from tts_core.jobs import JsonObject
@@ -104,9 +104,8 @@ class Runner:
         """A line before it came or went: the file's number changes. Where the place is taken, it is asked for again."""
         old, new = self._folder / str(entry.file), self._folder / line.file
         if old != new and old.is_file() and not new.exists():
-            new.parent.mkdir(parents=True, exist_ok=True)
-            old.rename(new)
-            self._manifest.note(line.key(self._manifest.batch_id), "done", file=line.file)
+            move(old, new)
+            self._manifest.note(line.key(self._manifest.batch_id), "done", file=line.file).result()
 
     async def _until_settled(self, line: Line) -> None:
         attempt = 1
@@ -140,7 +139,7 @@ class Runner:
         entry = self._manifest[key]
 
         async def queued(job_id: str) -> None:
-            await asyncio.to_thread(self._manifest.note, key, "submitted", job_id=job_id)
+            await self._note(key, "submitted", job_id=job_id)
 
         sent_key = f"{key}.{entry.renewals}" if entry.renewals else key
         try:
@@ -156,8 +155,7 @@ class Runner:
 
     async def _note_done(self, line: Line, spoken: Spoken, whole: Whole) -> None:
         seconds = float(spoken.result.get("duration") or 0.0)
-        await asyncio.to_thread(
-            self._manifest.note,
+        await self._note(
             line.key(self._manifest.batch_id),
             "done",
             line=line.number,
@@ -175,19 +173,23 @@ class Runner:
     async def _note_failure(self, key: str, failure: LineFailed) -> None:
         """So that the next attempt, in this run or another, queues a job of its own, and what was billed is counted."""
         spent = {"execution_ms": failure.execution_ms}
-        await asyncio.to_thread(self._manifest.note, key, "retrying", code=failure.code, **spent)
+        await self._note(key, "retrying", code=failure.code, **spent)
         self._tally.spent_ms += failure.execution_ms
 
     async def _give_up(self, line: Line, failure: LineFailed, attempts: int) -> None:
         key = line.key(self._manifest.batch_id)
-        await asyncio.to_thread(self._manifest.note, key, "failed", line=line.number, code=failure.code)
+        await self._note(key, "failed", line=line.number, code=failure.code)
         self._tally.failures.append(Failed(line.number, line.file, failure.code, attempts, str(failure)))
         self._told()
 
     async def _renew(self, line: Line) -> None:
         key = line.key(self._manifest.batch_id)
         renewals = self._manifest[key].renewals + 1
-        await asyncio.to_thread(self._manifest.note, key, "renewed", renewals=renewals)
+        await self._note(key, "renewed", renewals=renewals)
+
+    async def _note(self, key: str, state: str, **details: object) -> None:
+        """Whoever stops waiting for it, it is written: a job that was queued must not be forgotten."""
+        await asyncio.shield(asyncio.wrap_future(self._manifest.note(key, state, **details)))
 
     async def _until_departure(self) -> None:
         await self._pause(self._pace.departure_s(_now_s()) - _now_s())

@@ -1,17 +1,29 @@
-"""Says one text with eSpeak NG and ends; `library` starts it. Standard library only, and no import of ours.
+"""eSpeak NG, loaded once, that speaks each text in a fork of itself; `library` starts it. Standard library only, and
+no import of ours.
 
-    python -I -S child.py LIBRARY DATA VOICE RATE_WPM PITCH < text > frames
+    python -I -S child.py LIBRARY DATA
 
-First a line: version and sample rate. Then one frame for each callback: the number of samples and of marks
-(two int32), the marks (three int32 each: event type, character counted from 0, sample), the samples (int16).
+stdin is a socket of packets. The child first tells its version and sample rate on it. Then each packet is an order,
+`VOICE RATE_WPM PITCH`, and brings another socket: from that one the text is read, to its end, and what eSpeak says goes
+back on it. First GREETING, then one frame for each callback: the number of samples and of marks (two int32), the marks
+(three int32 each: event type, character counted from 0, sample), the samples (int16). A frame of END samples is the
+last; where it is missing, eSpeak has come down.
 """
 
 import ctypes
 import os
 import resource
+import signal
+import socket
 import struct
 import sys
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any
+
+GREETING = b"\n"
+END = -1
+ORDER_BYTES = 200
 
 BLOCK_MS = 250
 """How much the library renders between two calls of its callback; the samples do not depend on it."""
@@ -53,23 +65,24 @@ UriCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctyp
 
 
 class Speaker:
-    """The library in its first state, writing what it says to `out`. Keeps the callbacks alive."""
+    """The library in its first state, which is a fork's alone once it speaks. Keeps the callbacks alive."""
 
-    def __init__(self, library_path: str, data_path: str, out: BinaryIO) -> None:
-        self._out = out
+    def __init__(self, library_path: str, data_path: str) -> None:
         self._library = ctypes.CDLL(library_path)
-        rate_hz = self._library.espeak_Initialize(SYNCHRONOUS, BLOCK_MS, os.fsencode(data_path), DONT_EXIT)
-        if rate_hz <= 0:
-            raise SystemExit(f"espeak_Initialize answered {rate_hz}")
+        self.rate_hz = self._library.espeak_Initialize(SYNCHRONOUS, BLOCK_MS, os.fsencode(data_path), DONT_EXIT)
+        if self.rate_hz <= 0:
+            raise SystemExit(f"espeak_Initialize answered {self.rate_hz}")
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(0))  # breathy variants draw noise, seeded with the time
-        self._on_block = SynthCallback(self._write)
         self._on_uri = UriCallback(lambda kind, uri, base: 1)  # opens nothing
-        self._library.espeak_SetSynthCallback(self._on_block)
         self._library.espeak_SetUriCallback(self._on_uri)
         self._library.espeak_Info.restype = ctypes.c_char_p
-        out.write(self._library.espeak_Info(None) + f" {rate_hz}\n".encode())
+        self.version: str = self._library.espeak_Info(None).decode()
 
-    def say(self, text: bytes, *, voice: str, rate_wpm: int, pitch: int) -> None:
+    def say(self, text: bytes, out: IO[bytes], *, voice: str, rate_wpm: int, pitch: int) -> None:
+        """Write the frames of a text; the process is of no use afterwards."""
+        self._out = out
+        self._on_block = SynthCallback(self._write)
+        self._library.espeak_SetSynthCallback(self._on_block)
         if status := self._library.espeak_SetVoiceByName(voice.encode()):
             raise SystemExit(f"espeak_SetVoiceByName answered {status}")
         self._library.espeak_SetParameter(RATE, rate_wpm, 0)
@@ -83,22 +96,53 @@ class Speaker:
         while (event := events[len(marks)]).type:
             marks.append((event.type, max(event.text_position - 1, 0), event.sample))
         marks_told = [mark for mark in marks if mark[0] in (WORD_EVENT, END_EVENT)]
-        self._out.write(struct.pack("=ii", count, len(marks_told)))
-        self._out.writelines(struct.pack("=iii", *mark) for mark in marks_told)
-        if count:
-            self._out.write(ctypes.string_at(samples, 2 * count))
-        self._out.flush()
+        frame = struct.pack("=ii", count, len(marks_told)) + b"".join(struct.pack("=iii", *mark) for mark in marks_told)
+        try:
+            self._out.write(frame + (ctypes.string_at(samples, 2 * count) if count else b""))
+            self._out.flush()
+        except OSError:
+            os._exit(1)  # nobody listens any more; an exception would not leave the library
         return 0
 
 
 def main() -> None:
-    library_path, data_path, voice, rate_wpm, pitch = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    speaker = Speaker(library_path, data_path, sys.stdout.buffer)
-    speaker.say(sys.stdin.buffer.read(), voice=voice, rate_wpm=int(rate_wpm), pitch=int(pitch))
-    sys.stdout.buffer.flush()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a fork ended
+    speaker, orders = Speaker(*sys.argv[1:]), socket.socket(fileno=sys.stdin.fileno())
+    orders.send(f"{speaker.version} {speaker.rate_hz}".encode())
+    while True:
+        order, descriptors, _, _ = socket.recv_fds(orders, ORDER_BYTES, 1)
+        if not order:
+            return
+        with socket.socket(fileno=descriptors[0]) as listener:
+            _in_a_fork(partial(_obey, order.decode(), speaker, listener))
+
+
+def _in_a_fork(task: Callable[[], None]) -> None:
+    """Not waited for. Where there can be no fork, the task is dropped: its listener is told nothing."""
+    try:
+        if os.fork():
+            return
+    except OSError:
+        return
+    try:
+        task()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _obey(order: str, speaker: Speaker, listener: socket.socket) -> None:
+    os.close(sys.stdin.fileno())  # a text that takes eSpeak over must not get at those of others
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    voice, rate_wpm, pitch = order.split()
+    with listener.makefile("rb") as text, listener.makefile("wb") as out:
+        told = text.read()
+        out.write(GREETING)
+        out.flush()
+        speaker.say(told, out, voice=voice, rate_wpm=int(rate_wpm), pitch=int(pitch))
+        out.write(struct.pack("=ii", END, 0))
 
 
 if __name__ == "__main__":

@@ -140,6 +140,7 @@ class EspeakEngine:
         self._closing.set()
         for pool in (self._pool, self._kana_thread):
             await asyncio.to_thread(pool.shutdown)
+        await asyncio.to_thread(self._library.close)
 
     def _refuse_if_closed(self) -> None:
         if self._closing.is_set():

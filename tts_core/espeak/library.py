@@ -2,13 +2,16 @@
 
 The library keeps everything in C statics. Among them is the index of its pitch flutter, which no call resets, so one
 loaded copy says the same sentence differently each time and speaks one sentence at a time. And a text of 94
-characters can overrun its buffers, which ends the process. A child of its own, 20 ms and 10 MB, gives each utterance
-the same samples every time, beside any number of others, and dies alone.
+characters can overrun its buffers, which ends the process. So one child loads the library and forks for each
+utterance (2 ms; a new process took 25): the same samples every time, beside any number of others, and it dies alone.
 """
 
+import socket
 import struct
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from typing import IO, Literal
 import numpy as np
 
 from tts_core.errors import StartupError, TextUnspeakable
-from tts_core.espeak.child import WORD_EVENT
+from tts_core.espeak.child import END, GREETING, ORDER_BYTES, WORD_EVENT
 from tts_core.types import FloatArray
 
 CHILD = Path(__file__).with_name("child.py")
@@ -51,13 +54,10 @@ class Block:
 
 
 class EspeakLibrary:
-    """Where the shared object and its data are; tried once.
+    """The child that has eSpeak loaded, and another one when that has died; any thread may ask it.
 
     raises  StartupError if the package `espeakng-loader` is not installed or its library does not run
     """
-
-    version: str
-    sample_rate_hz: int
 
     def __init__(self) -> None:
         try:
@@ -65,11 +65,9 @@ class EspeakLibrary:
         except ImportError as exc:
             raise StartupError("the eSpeak engine needs the package 'espeakng-loader': install .[espeak]") from exc
         self._paths = (str(espeakng_loader.get_library_path()), str(espeakng_loader.get_data_path()))
-        with self._child("", Setting("en-us")) as child:
-            first = _output(child).readline().decode()
-            if not first:
-                raise StartupError(f"eSpeak does not start: its process ended with {child.wait()}")
-        self.version, rate_hz = first.split()
+        self._gate = threading.Lock()
+        self._child = _Child(self._paths)
+        self.version, rate_hz = self._child.told.split()
         self.sample_rate_hz = int(rate_hz)
 
     def render(self, text: str, setting: Setting, *, deliver: Callable[[Block], bool]) -> bool:
@@ -77,53 +75,98 @@ class EspeakLibrary:
 
         text     as `SpokenText` holds it: eSpeak takes orders from control characters
         deliver  called on this thread; what it raises is raised here
-        raises   TextUnspeakable if the text brings eSpeak down
+        raises   TextUnspeakable if the text brings eSpeak down, OSError if this machine can have no more processes
         """
-        with self._child(text, setting) as child:
-            output = _output(child)
-            output.readline()
-            if not all(deliver(block) for block in _blocks(output)):
-                return False
-            if child.wait():
-                raise TextUnspeakable(f"eSpeak cannot speak this text: its process ended with {child.returncode}")
-            return True
+        with self._spoken(text, setting) as output:
+            return all(deliver(block) for block in _blocks(output))
+
+    def close(self) -> None:
+        self._child.close()
 
     @contextmanager
-    def _child(self, text: str, setting: Setting) -> Iterator[subprocess.Popen[bytes]]:
-        """A process that has been given its text; it is gone afterwards."""
-        options = (setting.voice, str(setting.rate_wpm), str(setting.pitch))
-        command = (sys.executable, "-I", "-S", str(CHILD), *self._paths, *options)
-        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-        # an empty environment: the child reads hostile text, and ours holds keys
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, env={}) as child:  # noqa: S603
-            try:
-                _send(child, text.encode())
-                yield child
-            finally:
-                child.kill()
+    def _spoken(self, text: str, setting: Setting) -> Iterator[IO[bytes]]:
+        """What a fork of the child writes, from its first frame on; the fork ends when this does."""
+        ours, output = self._asked(text, setting)
+        with ours, output:
+            yield output
+
+    def _asked(self, text: str, setting: Setting) -> tuple[socket.socket, IO[bytes]]:
+        for _ in range(2):
+            child = self._child
+            ours, theirs = socket.socketpair()
+            with theirs:
+                child.order(f"{setting.voice} {setting.rate_wpm} {setting.pitch}", theirs)
+            output = ours.makefile("rb")
+            if _begins(ours, text, output):
+                return ours, output
+            output.close()
+            ours.close()
+            self._replace(child)
+        raise ChildProcessError("eSpeak's process ends before it speaks")
+
+    def _replace(self, died: "_Child") -> None:
+        with self._gate:
+            if self._child is died:
+                died.close()
+                self._child = _Child(self._paths)
 
 
-def _send(child: subprocess.Popen[bytes], text: bytes) -> None:
-    assert child.stdin is not None
-    with suppress(BrokenPipeError), child.stdin as pipe:  # how the child ended is told by its exit status
-        pipe.write(text)
+class _Child:
+    """See `child`. It ends with its last user at the latest.
+
+    told  its version and sample rate
+    """
+
+    def __init__(self, paths: tuple[str, str]) -> None:
+        """raises StartupError if it does not run"""
+        command = (sys.executable, "-I", "-S", str(CHILD), *paths)
+        nowhere = subprocess.DEVNULL
+        self._orders, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with theirs:
+            # an empty environment: the child reads hostile text, and ours holds keys
+            process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=nowhere, stderr=nowhere, env={})  # noqa: S603
+        self.close = weakref.finalize(self, _end, self._orders, process)
+        self.told = self._orders.recv(ORDER_BYTES).decode()
+        if not self.told:
+            self.close()
+            raise StartupError(f"eSpeak does not start: its process ended with {process.returncode}")
+
+    def order(self, order: str, listener: socket.socket) -> None:
+        """Whether it will be obeyed shows on the listener."""
+        with suppress(OSError):  # it has died, or was closed
+            socket.send_fds(self._orders, [order.encode()], [listener.fileno()])
 
 
-def _output(child: subprocess.Popen[bytes]) -> IO[bytes]:
-    assert child.stdout is not None
-    return child.stdout
+def _end(orders: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError):  # it has died
+        orders.shutdown(socket.SHUT_RDWR)  # closing is not enough: a fork of this process may hold it, too
+    orders.close()
+    process.wait()
+
+
+def _begins(ours: socket.socket, text: str, output: IO[bytes]) -> bool:
+    """Hand over the text; False if nobody takes it."""
+    try:
+        ours.sendall(text.encode())
+        ours.shutdown(socket.SHUT_WR)
+        return output.read(len(GREETING)) == GREETING
+    except ConnectionError:
+        return False
 
 
 def _blocks(output: IO[bytes]) -> Iterator[Block]:
-    """Every whole frame, see `child`."""
+    """Every frame, see `child`. raises TextUnspeakable if the last one is missing"""
     while len(head := output.read(8)) == 8:
         samples, marks = struct.unpack("=ii", head)
+        if samples == END:
+            return
         body = output.read(12 * marks + 2 * samples)
         if len(body) < 12 * marks + 2 * samples:
-            return
+            break
         told = tuple(_mark(*numbers) for numbers in struct.iter_unpack("=iii", body[: 12 * marks]))
         pcm: FloatArray = np.frombuffer(body[12 * marks :], np.int16).astype(np.float32)
         yield Block(np.ldexp(pcm, -15), told)
+    raise TextUnspeakable("eSpeak cannot speak this text: it has brought its process down")
 
 
 def _mark(event: int, position: int, sample: int) -> Mark:

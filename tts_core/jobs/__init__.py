@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tts_core.errors import InvalidInput
 from tts_core.jobs import cache, health, kept, messages, personas, retention, synthesize, tenants, usage, users, voices
-from tts_core.jobs.base import JsonObject, Request, WithReference
+from tts_core.jobs.base import Handler, JsonObject, Request, WithReference
 from tts_core.jobs.cache import CacheInvalidate, CacheSeed, CacheStats
 from tts_core.jobs.fields import VoiceRef
 from tts_core.jobs.health import Health
@@ -54,6 +54,7 @@ __all__ = [
     "CacheInvalidate",
     "CacheSeed",
     "CacheStats",
+    "Handler",
     "Health",
     "JobsGet",
     "JobsList",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, ClassVar, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +12,9 @@ from tts_core.store import Scope
 
 JsonObject: TypeAlias = dict[str, Any]
 """An event or result on its way to the caller."""
+
+Handler: TypeAlias = Callable[[JsonObject], AsyncGenerator[JsonObject]]
+"""Answers a job, as RunPod delivers it, with events."""
 
 
 class Request(BaseModel):

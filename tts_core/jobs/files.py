@@ -1,8 +1,10 @@
-"""What a job file on this machine may say beyond the wire: a clip by its file's name."""
+"""Files of this machine in what is asked and answered here: a clip by its name, audio by its `file:` address."""
 
 import base64
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from tts_core.errors import InvalidInput
 
@@ -18,6 +20,12 @@ def with_files(body: Any, base: Path) -> Any:
         return body
     clips = [_content(clip, base) for clip in (given if isinstance(given, list) else [given])]
     return body | {"reference_audio_base64": clips}
+
+
+def file_at(url: str) -> Path | None:
+    """What the address of a local store's object names; None for any other address."""
+    address = urlsplit(url)
+    return Path(url2pathname(address.path)) if address.scheme == "file" else None
 
 
 def _content(clip: object, base: Path) -> object:

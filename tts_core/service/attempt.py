@@ -22,7 +22,6 @@ class Attempt:
     audio_path: str | None = None
     cached: bool = False
     metadata: str = "{}"
-    chunks_sent: int = 0
     first_audio_s: float | None = None
     answer_is_kept: bool = True
     afterwards: Callable[[], Awaitable[None]] | None = None

@@ -63,13 +63,11 @@ class Listening:
         await self._pacer.push(data, now_s=take.audio_seconds)
         if take.finished:
             await self._pacer.flush()
-        self._attempt.chunks_sent = self.chunks.sent
 
     async def _send_rest(self, answer: Answer) -> None:
         """All of it, if the answer was at hand or came before it was heard."""
         await self._pacer.flush()
         await self.chunks.send(answer.audio[self._read_bytes :])
-        self._attempt.chunks_sent = self.chunks.sent
 
     def _charge(self, seat: Seat, audio_seconds: float, audio_bytes: int) -> None:
         paid = seat.take if seat.pays else None

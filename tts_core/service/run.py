@@ -175,7 +175,7 @@ class Run:
         await self._settle_or_log(attempt, status="failed", error=error.code)
         if attempt is None:
             self._log(attempt, outcome="refused", error=error.code)
-        sent = attempt.chunks_sent if attempt else 0
+        sent = sum(event.get("event") == "audio" for event in self.events)
         wire = error.to_wire(self.request_id)
         told = [{"event": "error", **json.loads(wire), "chunks": sent}] if sent else []
         return [*told, {"error": wire}]
