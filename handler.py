@@ -11,8 +11,8 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -38,10 +38,36 @@ def make_handler(service: Service) -> Handler:
     async def handler(job: JsonObject) -> AsyncGenerator[JsonObject]:
         logs.JOB_ID.set(str(job["id"]))
         async with aclosing(service.answer(job.get("input"), job_id=str(job["id"]))) as events:
-            async for event in events:
-                yield event
+            with _closed_with_their_reader(events):
+                async for event in events:
+                    yield event
 
     return handler
+
+
+@contextmanager
+def _closed_with_their_reader(events: AsyncGenerator[JsonObject]) -> Iterator[None]:
+    """Close them when the task that reads them ends, at a `yield` too.
+
+    The SDK cancels its task mostly while that posts what was yielded, which no generator is told; and keeps the task,
+    and with it the generator, until another job comes.
+    """
+    reader = asyncio.current_task()
+    assert reader is not None
+    closing: list[asyncio.Task[None]] = []
+
+    def close(_: object) -> None:
+        closing.append(asyncio.create_task(_close(events)))
+
+    reader.add_done_callback(close)
+    try:
+        yield
+    finally:
+        reader.remove_done_callback(close)
+
+
+async def _close(events: AsyncGenerator[JsonObject]) -> None:
+    await events.aclose()
 
 
 def make_broken_handler(error: TTSError) -> Handler:

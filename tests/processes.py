@@ -4,10 +4,20 @@ import asyncio
 import os
 import signal
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 MARK = "TEST_PROCESS_FAMILY"
+
+
+async def until(done: Callable[[], bool]) -> None:
+    """Wait for what another process does, within a minute. raises TimeoutError"""
+    for _ in range(1200):  # it has no event
+        if done():
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError
 
 
 class ProcessesLeft(Exception):

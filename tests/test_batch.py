@@ -6,7 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from storage.local import open_local
 from tests.fake_api import API_KEY, EXECUTION_MS, FakeApi
 from tests.fake_platform import FakePlatform, worker
 from tests.faulty_worker import HANGS
+from tests.processes import until
 from tts_core.batch.__main__ import make_parser, speak
 from tts_core.batch.command import checked
 from tts_core.batch.manifest import Manifest
@@ -233,14 +234,6 @@ async def test_ctrl_c_waits_for_what_is_on_its_way_and_says_how_to_go_on(site: S
     assert site.api.calls["run"] == ran.summary["done"]
     again = await site.run(path, "--out", out)
     assert (again.status, again.summary["done_before"], again.summary["done"]) == (0, ran.summary["done"], 10)
-
-
-async def until(done: Callable[[], bool]) -> None:
-    for _ in range(1200):  # what another process does to a folder has no event
-        if done():
-            return
-        await asyncio.sleep(0.05)
-    raise TimeoutError
 
 
 @pytest.mark.parametrize(
