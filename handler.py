@@ -11,8 +11,8 @@ import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,9 @@ from tts_core.starting import Start, StartingEngine, StartTimes
 log = logging.getLogger("xtts-worker")
 
 ANSWERING_S = 10.0
-"""From the last answer of a worker whose engine is lost to its end: the SDK posts it within, or the job comes again."""
+"""Within which a worker whose engine is lost has told all whose jobs it had taken, or those jobs come again."""
+
+ANSWERING_PAUSE_S = 0.1
 
 
 def make_handler(service: Service) -> Handler:
@@ -89,22 +91,30 @@ class Caretaker:
         self._service = service
         self._times = times
         self._concurrency = concurrency
+        self._is_lost = False
         self._watch: asyncio.Task[None] | None = None
 
     def __call__(self, _: int) -> int:
-        """A constant: any change makes the SDK drain all running jobs before it takes another, if it takes any."""
+        """A constant: any change makes the SDK drain all running jobs before it takes another, if it takes any.
+
+        Once the engine is lost, just what it has taken, the answers of a poll that was open then included: with less it
+        would not begin them, with more it would take others.
+        """
         if self._watch is None:
             self._watch = asyncio.create_task(self._until_the_end())
             if self._times is not None:
                 self._times.mark("taking_jobs")
-        return self._concurrency
+        return len(_jobs_taken()) if self._is_lost else self._concurrency
 
     async def _until_the_end(self) -> None:
         try:
             await self._service.lost()
             log.critical("the engine is lost: another worker has to go on")
-            self._concurrency = 0
-            await asyncio.sleep(ANSWERING_S)
+            self._is_lost = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWERING_S):
+                    while _jobs_taken():  # noqa: ASYNC110  the SDK tells nobody
+                        await asyncio.sleep(ANSWERING_PAUSE_S)
         except asyncio.CancelledError:
             await self._service.close()
             return
@@ -114,6 +124,14 @@ class Caretaker:
             for child in multiprocessing.active_children():
                 child.kill()  # the SDK's heartbeat, which would go on telling that this worker lives
             os._exit(1)  # now, and not once the SDK's poll returns, which by then might have taken a job
+
+
+def _jobs_taken() -> Collection[object]:
+    """Those of the SDK that it has not posted the result of."""
+    from runpod.serverless.modules.worker_state import JobsProgress
+
+    taken: Collection[object] = JobsProgress()
+    return taken
 
 
 def choose_engine(settings: Settings) -> Start:

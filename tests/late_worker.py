@@ -68,5 +68,5 @@ if __name__ == "__main__":
     os.register_at_fork(after_in_child=lambda: sys.meta_path.insert(0, Held()))
     logs.set_up(on_runpod=True)
     handler.choose_engine = start_when_told
-    handler.ANSWERING_S = 3.0
+    handler.ANSWERING_S = 20.0
     handler.work(os.environ)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runpod.serverless.modules.worker_state import JobsProgress
 
 from handler import Caretaker
 from storage.local import open_local
@@ -139,6 +140,19 @@ async def test_a_lost_device_ends_the_worker_once_everybody_is_answered(tmp_path
         assert await site.worker.exit_code(timeout_s=TIMEOUT_S) == 1
 
 
+async def test_a_job_that_a_poll_brings_after_the_loss_is_answered_too(tmp_path: Path) -> None:
+    async with late_worker(tmp_path) as site:
+        site.start_engine("ready")
+        ledger, late = site.platform.ledger, "late"
+        lost = site.submit(f"And now {DIES}.")
+        site.platform.answers = lambda kind, job_id: 500 if job_id == lost and late not in ledger.jobs else 200
+        await site.platform.until(lambda: bool(ledger[lost].rejected), timeout_s=TIMEOUT_S)
+        site.platform.submit({"action": "health"}, id=late)
+        for job_id in (late, lost):
+            await site.platform.result(job_id, timeout_s=TIMEOUT_S)
+        assert await site.worker.exit_code(timeout_s=TIMEOUT_S) == 1
+
+
 async def test_one_line_of_the_log_for_each_job(tmp_path: Path) -> None:
     async with late_worker(tmp_path) as site:
         site.start_engine("ready")
@@ -171,11 +185,14 @@ async def test_a_worker_whose_engine_is_lost_takes_no_more_jobs(tmp_path: Path) 
     service = Service(engine, store, settings=Settings(data_dir=tmp_path), fetch=no_network)
     caretaker = Caretaker(service, concurrency=8)
     assert [caretaker(1), caretaker(8)] == [8, 8]
+    taken = JobsProgress()
+    taken.add("a job that is not answered yet")
     engine.dies.set()
     async with asyncio.timeout(10):
         while caretaker(8) == 8:  # noqa: ASYNC110  it tells nobody
             await asyncio.sleep(0)
-    assert caretaker(8) == 0
+    assert caretaker(8) == len(taken) == 1
     assert caretaker._watch is not None
     caretaker._watch.cancel()  # as asyncio.run does when a SIGTERM comes first
     await caretaker._watch
+    taken.clear()
