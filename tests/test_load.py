@@ -139,9 +139,17 @@ def test_a_job_is_judged_by_what_came_of_it() -> None:
         stories.append(Story(str(number), "stream", asked_s=0.0, outcome=outcome))  # type: ignore[arg-type]
     mixed_up = books.jobs["3"]
     mixed_up.chunks, mixed_up.arrivals = [A, C], [ledger.Arrival("w", 0.0)] * 2
-    row = judge("load", stories, books, audio_format="ulaw", minutes=1.0)
+    row = judge("load", stories, books, settled_s={}, audio_format="ulaw", minutes=1.0)
     assert (row.told, row.cancelled, row.failed, row.lost, row.reordered) == (1, 1, 2, 1, 1)
     assert row.failure_rate == pytest.approx(2 / 3)
+
+
+def test_what_the_platform_waits_for_is_not_the_settlement_s() -> None:
+    books = ledger.Ledger(jobs={"j": ledger.JobRecord({})})
+    last = {"duration": 1.0, "timings_ms": {"prepared": 100, "spoken": 600}}
+    story = Story("j", "short", asked_s=0.0, outcome="success", told=Result(last, "", 0), told_s=20.0)
+    row = judge("load", [story], books, settled_s={"job:j": 1.25}, audio_format="ulaw", minutes=1.0)
+    assert (row.short_p95_ms, row.settled_p95_ms) == (19_500, 750)
 
 
 def test_growth_is_told_per_thousand_jobs_and_not_of_the_beginning() -> None:

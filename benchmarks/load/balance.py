@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from psycopg.rows import dict_row
 Row = Mapping[str, Any]
 
 QUERIES = {
-    "requests": "select request_id, identity, status, fence, held_s, audio_seconds, cached from requests",
+    "requests": """select request_id, identity, status, fence, held_s, audio_seconds, cached, created_at, settled_at
+        from requests""",
     "usage": "select request_id, fence, status, audio_seconds, cached from usage_logs",
     "used": "select used_s from quota_used where period = 'total'",
     "daily": "select requests, audio_seconds from usage_daily",
@@ -43,6 +45,18 @@ class Tables:
     @property
     def running(self) -> int:
         return sum(row["status"] == "running" for row in self.requests)
+
+    def settled_s(self) -> Mapping[str, float]:
+        """By identity: from the first reservation of a request to its last settlement."""
+        settled = [row for row in self.requests if row["settled_at"] is not None]
+        return {
+            row["identity"]: (_moment(row["settled_at"]) - _moment(row["created_at"])).total_seconds()
+            for row in settled
+        }
+
+
+def _moment(told: str | datetime) -> datetime:
+    return told if isinstance(told, datetime) else datetime.fromisoformat(told)
 
 
 @dataclass(frozen=True, slots=True)

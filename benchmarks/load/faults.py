@@ -72,7 +72,8 @@ async def _terminate(site: Site, clients: Clients, chance: random.Random) -> Non
     worker_id = chance.choice(holding)
     await terminate(site.running[worker_id])
     await asyncio.sleep(0.3)
-    await clients.ask("short", only=worker_id)
+    if site.platform.held[worker_id]:  # it will not poll again: what were kept for it now would wait for ever
+        await clients.ask("short", only=worker_id)
 
 
 async def _kill(site: Site, clients: Clients, chance: random.Random) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,8 @@ class Row:
     late_early    underruns among the first four chunks, when a player has little in hand
     at_once         jobs that a worker had, on average
     asked_again     jobs for which the client had to ask more than once; requeued: whom the platform gave to another
-    first_audio_ms  from asking to the first chunk; short_ms: a short job from asking to its result
+    first_audio_ms  from asking to the first chunk; short_ms: a short job from asking to its result, the platform's and
+                    the SDK's own waits included; settled_ms: from its reservation to its settlement
     """
 
     phase: str
@@ -51,13 +52,23 @@ class Row:
     added_p95_ms: float | None
     short_p50_ms: float | None
     short_p95_ms: float | None
+    settled_p95_ms: float | None
 
     @property
     def failure_rate(self) -> float:
         return self.failed / max(1, self.jobs - self.cancelled)
 
 
-def judge(phase: str, stories: Sequence[Story], ledger: Ledger, *, audio_format: str, minutes: float) -> Row:
+def judge(
+    phase: str,
+    stories: Sequence[Story],
+    ledger: Ledger,
+    *,
+    settled_s: Mapping[str, float],
+    audio_format: str,
+    minutes: float,
+) -> Row:
+    """settled_s  of requests, by identity"""
     heard = [(story, ledger[story.job_id]) for story in stories]
     outcomes = Counter(story.outcome for story in stories)
     sorted_out = [_sorted_out(job) for _, job in heard]
@@ -66,6 +77,7 @@ def judge(phase: str, stories: Sequence[Story], ledger: Ledger, *, audio_format:
     late_s = [late for first in firsts for late in lateness(first, bytes_per_s=BYTES_PER_S[audio_format])]
     added = [ms for story, job in heard if story.kind == "stream" for ms in _added_ms(story, job)]
     short = [ms for story, _ in heard if story.kind == "short" for ms in _whole_ms(story)]
+    settled = [ms for story, _ in heard if story.kind == "short" for ms in _settled_ms(story, settled_s)]
     return Row(
         phase=phase,
         minutes=round(minutes, 2),
@@ -87,6 +99,7 @@ def judge(phase: str, stories: Sequence[Story], ledger: Ledger, *, audio_format:
         added_p95_ms=_percentile(added, 0.95),
         short_p50_ms=_percentile(short, 0.5),
         short_p95_ms=_percentile(short, 0.95),
+        settled_p95_ms=_percentile(settled, 0.95),
     )
 
 
@@ -123,8 +136,18 @@ def _added_ms(story: Story, job: JobRecord) -> Iterator[float]:
 def _whole_ms(story: Story) -> Iterator[float]:
     """From asking to the result, whatever happened meanwhile, without what the engine took."""
     if story.told:
-        timings = story.told.last["timings_ms"]
-        yield 1000 * (story.told_s - story.asked_s) - (timings["spoken"] - timings["prepared"])
+        yield 1000 * (story.told_s - story.asked_s) - _engine_ms(story.told)
+
+
+def _settled_ms(story: Story, settled_s: Mapping[str, float]) -> Iterator[float]:
+    """From reservation to settlement, without what the engine took."""
+    if story.told and (whole_s := settled_s.get(f"job:{story.job_id}")) is not None:
+        yield 1000 * whole_s - _engine_ms(story.told)
+
+
+def _engine_ms(told: Told) -> float:
+    timings = told.last["timings_ms"]
+    return float(timings["spoken"] - timings["prepared"])
 
 
 def _percentile(values: Sequence[float], share: float) -> float | None:
