@@ -158,4 +158,25 @@ def test_a_key_is_of_the_line_its_content_and_the_batch() -> None:
     }
     assert len(keys) == 6
     assert lines({"text": "x", "id": "a"})[0].key("batch") == line.key("batch")
-    assert lines({"text": "x", "idempotency_key": "mine"})[0].key("batch") == "mine"
+
+
+def test_a_key_of_its_own_is_sent_and_a_changed_line_is_another_one_all_the_same() -> None:
+    (line,) = lines({"text": "x", "idempotency_key": "mine"})
+    assert (line.sent_key("batch", renewals=0), line.sent_key("batch", renewals=2)) == ("mine", "mine.2")
+    others = [{"text": "y", "idempotency_key": "mine"}, {"text": "x", "idempotency_key": "yours"}, {"text": "x"}]
+    assert len({line.key("batch"), *(lines(other)[0].key("batch") for other in others)}) == 4
+    assert lines({"text": "x", "idempotency_key": "mine"})[0].key("batch") == line.key("batch")
+
+
+def test_names_fit_the_file_system(tmp_path: Path) -> None:
+    (line,) = lines({"text": "x", "id": "章" * 80})
+    for file in (line.file, lines({"text": "x", "file": "é" * 110})[0].file):
+        (tmp_path / f".{file}.alignments.json.part").touch()
+    for file in ("é" * 111, "a/" + "é" * 111):
+        assert refusals({"text": "x", "file": file}) == [(1, "file")]
+    assert refusals({"text": "x", "id": True}) == [(1, "id")]
+
+
+def test_a_file_is_no_folder() -> None:
+    assert refusals({"text": "x", "file": "a"}, {"text": "y", "file": "A.wav/b"}) == [(2, "file")]
+    assert len(lines({"text": "x", "file": "a"}, {"text": "y", "file": "a/b"})) == 2

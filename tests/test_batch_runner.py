@@ -59,7 +59,10 @@ def lines(*texts: str) -> Sequence[Line]:
 
 
 async def run(folder: Path, site: Scripted, *texts: str, parallel: int = 2) -> Tally:
-    todo = lines(*texts)
+    return await run_lines(folder, site, lines(*texts), parallel=parallel)
+
+
+async def run_lines(folder: Path, site: Scripted, todo: Sequence[Line], *, parallel: int = 2) -> Tally:
     tally = Tally(len(todo), sum(line.chars for line in todo))
     with closing(Manifest.open(folder)) as manifest:
         policy = Policy(attempts=3, first_wait_s=0.001)
@@ -101,6 +104,14 @@ async def test_a_line_whose_file_is_gone_or_changed_is_asked_for_again(tmp_path:
     await run(tmp_path, site, "a", "b", "c")
     assert sorted(text for text, _, _ in site.asked) == ["a", "b"]
     assert spoken(tmp_path) == ["a", "b", "c"]
+
+
+async def test_a_changed_line_with_a_key_of_its_own_is_asked_for_again(tmp_path: Path) -> None:
+    site = Scripted()
+    for text in ("a", "b"):
+        todo = plan([Row(1, {"text": text, "idempotency_key": "mine"})], {"format": "pcm"}, base=Path())
+        await run_lines(tmp_path, site, todo)
+    assert [(text, key) for text, key, _ in site.asked] == [("a", "mine"), ("b", "mine")]
 
 
 async def test_lines_that_moved_move_their_files(tmp_path: Path) -> None:

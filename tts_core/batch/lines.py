@@ -17,6 +17,12 @@ from tts_core.text import check_text
 MAX_TEXT_CHARS = 50_000
 """The most that any worker accepts (XTTS_MAX_TEXT_CHARS); this one's own limit is its own to tell."""
 
+MAX_NAME_BYTES = 220
+"""Of a file or folder: file systems take 255, and while alignments are written it is `.NAME.wav.alignments.json.part`."""
+
+MAX_ID_BYTES = 80
+"""Of an id in the name of its file."""
+
 MAX_BODY_BYTES = 9_900_000
 """RunPod takes 10 MB a job; the rest is for its wrapping and the key."""
 
@@ -26,7 +32,7 @@ class Line:
     """One job of the batch.
 
     number    where it stands in the file, for people
-    identity  what tells it from the other lines of the batch, wherever it moves; with the body, its key
+    identity  what tells it from the other lines of the batch, wherever it moves
     file      of its audio, below DIR
     body      `input` of the job, without keys
     own_key   the `idempotency_key` that the file gave it
@@ -43,11 +49,17 @@ class Line:
         return len(self.body["text"])
 
     def key(self, batch_id: str) -> str:
-        """The idempotency key: the same line of the same batch has the same one, a changed line has another.
+        """What the manifest knows it by: the same line of the same batch has the same key, a changed line has another.
 
         batch_id  of the folder: the same file spoken into another folder is another batch, asked for anew
         """
-        return self.own_key or "batch-" + _digest([batch_id, self.identity, self.body])[:40]
+        own = [self.own_key] if self.own_key else []
+        return "batch-" + _digest([batch_id, self.identity, self.body, *own])[:40]
+
+    def sent_key(self, batch_id: str, *, renewals: int) -> str:
+        """The idempotency key of the job: its own, or what the manifest knows it by."""
+        key = self.own_key or self.key(batch_id)
+        return f"{key}.{renewals}" if renewals else key
 
 
 def plan(rows: Iterable[Row | Problem], defaults: JsonObject, *, base: Path) -> Sequence[Line]:
@@ -64,6 +76,7 @@ def plan(rows: Iterable[Row | Problem], defaults: JsonObject, *, base: Path) -> 
     problems += _twice([(draft.number, draft.own_key) for draft in valid], "idempotency_key")
     lines = _named(valid)
     problems += _twice([(line.number, line.file.casefold()) for line in lines], "file")
+    problems += _files_and_folders(lines)
     if not drafts:
         problems = [Problem(0, "there is nothing to speak")]
     if problems:
@@ -118,17 +131,24 @@ def _unspeakable(text: str) -> str | None:
 
 def _bad_names(names: Mapping[str, object]) -> str | None:
     id, file = names["id"], names["file"]
-    if id is not None and (not isinstance(id, str | int) or not 0 < len(str(id)) <= 200):
+    if id is not None and (not isinstance(id, str | int) or isinstance(id, bool) or not 0 < len(str(id)) <= 200):
         return "id: must be a text of 1 to 200 characters, or a whole number"
     if file is not None and (not isinstance(file, str) or not _is_safe(file)):
-        return "file: must be a name below the output folder, without .. or hidden parts"
+        return (
+            "file: must be a name below the output folder, without .. or hidden parts, "
+            f"of up to 200 characters and {MAX_NAME_BYTES} bytes each part"
+        )
     return None
 
 
 def _is_safe(file: str) -> bool:
     path = PurePosixPath(file)
     fits = 0 < len(file) <= 200 and file.isprintable() and "\\" not in file and not file.endswith("/")
-    return fits and not path.is_absolute() and not any(part.startswith(".") for part in path.parts)
+    return fits and not path.is_absolute() and all(_is_safe_part(part) for part in path.parts)
+
+
+def _is_safe_part(part: str) -> bool:
+    return not part.startswith(".") and len(part.encode()) <= MAX_NAME_BYTES
 
 
 def _named(drafts: Sequence[_Draft]) -> Sequence[Line]:
@@ -150,7 +170,7 @@ def _with_ending(file: str, format: str) -> str:
 
 
 def _slug(id: str) -> str:
-    return re.sub(r"[^\w-]+", "_", id)[:80]
+    return re.sub(r"[^\w-]+", "_", id).encode()[:MAX_ID_BYTES].decode(errors="ignore")
 
 
 def _twice(named: Sequence[tuple[int, str | None]], what: str) -> list[Problem]:
@@ -160,6 +180,17 @@ def _twice(named: Sequence[tuple[int, str | None]], what: str) -> list[Problem]:
         if name is not None and first.setdefault(name, number) != number:
             problems.append(Problem(number, f"{what}: is that of line {first[name]} too"))
     return problems
+
+
+def _files_and_folders(lines: Sequence[Line]) -> list[Problem]:
+    """A name cannot be both."""
+    files = {line.file.casefold(): line.number for line in lines}
+    parents = [(line.number, str(parent)) for line in lines for parent in PurePosixPath(line.file.casefold()).parents]
+    return [
+        Problem(number, f"file: lies in {parent!r}, the file of line {files[parent]}")
+        for number, parent in parents
+        if parent in files
+    ]
 
 
 def _digest(value: object) -> str:

@@ -141,7 +141,7 @@ class Runner:
         async def queued(job_id: str) -> None:
             await self._note(key, "submitted", job_id=job_id)
 
-        sent_key = f"{key}.{entry.renewals}" if entry.renewals else key
+        sent_key = line.sent_key(self._manifest.batch_id, renewals=entry.renewals)
         try:
             with Part(self._folder / line.file) as part:
                 ask = Ask(line.body | {"idempotency_key": sent_key}, part, entry.job_id, queued)
