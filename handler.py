@@ -154,7 +154,9 @@ def _start_xtts(settings: Settings, folder: Path, announce: Callable[[Identity],
     try:
         from tts_core.xtts.engine import XttsEngine
     except ImportError as exc:
-        raise StartupError(f"XTTS needs a package that is not installed, {exc.name!r}: install .[xtts]") from exc
+        if isinstance(exc, ModuleNotFoundError):
+            raise StartupError(f"XTTS needs a package that is not installed, {exc.name!r}: install .[xtts]") from exc
+        raise StartupError(f"XTTS cannot be imported: {exc}") from exc
     return XttsEngine(folder, device=settings.device, precision=settings.precision, announce=announce)
 
 

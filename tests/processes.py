@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import resource
 import signal
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MARK = "TEST_PROCESS_FAMILY"
@@ -18,6 +19,17 @@ async def until(done: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.05)
     raise TimeoutError
+
+
+@contextmanager
+def room_for(*, bytes: int) -> Iterator[None]:
+    """What is written behind that is cut short, and refused then, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 class ProcessesLeft(Exception):

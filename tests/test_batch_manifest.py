@@ -2,9 +2,7 @@
 
 import json
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.processes import room_for
 from tts_core.batch.manifest import NAME, Entry, Manifest, ManifestUnusable, folded, parsed
 from tts_core.batch.part import Part, Whole, is_whole
 
@@ -85,17 +84,6 @@ def test_a_full_disk_is_told_and_spoils_no_other_line(tmp_path: Path) -> None:
         assert manifest["k"] == Entry()
     with closing(Manifest.open(tmp_path)) as again:
         assert (again["k"].state, again["l"].file) == ("new", "b.wav")
-
-
-@contextmanager
-def room_for(*, bytes: int) -> Iterator[None]:
-    """What is written behind that is cut short, and refused then, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_new_folder_is_a_new_batch(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_csv_cells_are_of_the_kind_of_their_field() -> None:
         "reference_audio_url": "https://x.test/a.wav",
     }
     assert value_of("speed", "1,5") == "1,5"  # for the wire to refuse
+    assert value_of("metadata", "[" * 100_000) == "[" * 100_000
 
 
 def test_rows_know_the_line_where_they_start() -> None:

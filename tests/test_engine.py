@@ -259,12 +259,21 @@ async def test_a_model_that_speaks_nothing_finite_does_not_start(folder: Path, m
         XttsEngine(folder, device="cpu", slots=1)
 
 
+def of_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def of_a_cpu() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
 @pytest.mark.parametrize("method", ["__init__", "prefill"])
+@pytest.mark.parametrize("lack", [of_a_gpu, of_a_cpu])
 async def test_a_model_too_large_for_the_memory_does_not_start(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, lack: Callable[[], None]
 ) -> None:
     def too_large(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        lack()
 
     monkeypatch.setattr(Gpt, method, too_large)
     with pytest.raises(StartupError, match="does not fit into the memory"):

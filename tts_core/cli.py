@@ -157,10 +157,14 @@ class _Sink:
 
     def _write(self, audio: bytes, result: JsonObject) -> Path:
         path = self._out / f"{result['request_id']}.{result['format']}"
-        path.write_bytes(audio)
-        with path.open("r+b") as file:
-            seal(file, result["format"])  # a stream's header cannot know its size
-        return path
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_bytes(audio)
+            with part.open("r+b") as file:
+                seal(file, result["format"])  # a stream's header cannot know its size
+            return part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)  # where the disk is full; else it has its name
 
 
 def _audio_of(event: JsonObject) -> bytes:

@@ -54,10 +54,10 @@ class Settings(BaseModel):
     cache_folder_bytes: int = Field(default=1_000_000_000, ge=0)
     """Of cached speech a worker keeps in `data_dir`/cache, above what the store keeps."""
 
-    cache_max_age_days: float | None = Field(default=None, gt=0)
+    cache_max_age_days: float | None = Field(default=None, gt=0, le=36_500)
     """Cached speech older than this is spoken anew. None: none is."""
 
-    price_per_audio_hour: float | None = Field(default=None, ge=0)
+    price_per_audio_hour: float | None = Field(default=None, ge=0, le=1_000_000)
     """What an hour of speech costs you to make, in your currency: `cache.stats` tells what was saved."""
 
     concurrency: int = Field(default=8, ge=1, le=64)

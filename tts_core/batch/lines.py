@@ -18,7 +18,7 @@ MAX_TEXT_CHARS = 50_000
 """The most that any worker accepts (XTTS_MAX_TEXT_CHARS); this one's own limit is its own to tell."""
 
 MAX_NAME_BYTES = 220
-"""Of a file or folder: file systems take 255, and while alignments are written it is `.NAME.wav.alignments.json.part`."""
+"""Of a file or folder: file systems take 255, and beside `NAME.wav` there may be `.NAME.wav.alignments.json.part`."""
 
 MAX_ID_BYTES = 80
 """Of an id in the name of its file."""

@@ -136,7 +136,7 @@ def value_of(field: str, cell: str) -> Any:
         return cell
     try:
         return json.loads(cell.lower() if cell.lower() in ("true", "false") else cell)  # spreadsheets write TRUE
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
 
 

@@ -33,5 +33,5 @@ def _content(clip: object, base: Path) -> object:
         return clip
     try:
         return base64.b64encode((base / clip[1:]).read_bytes()).decode()
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # the latter of a name with a zero byte in it
         raise InvalidInput(f"reference_audio_base64: {exc}") from exc

@@ -94,7 +94,9 @@ class XttsEngine:
             self._device.call(lambda: self._load(folder, chosen, slots=slots, announce=announce)).result()
             self._guarded = not self.model.is_random if guarded is None else guarded
             self._warm_up()
-        except (torch.OutOfMemoryError, MemoryError) as exc:
+        except (MemoryError, RuntimeError) as exc:
+            if not _is_lack_of_memory(exc):
+                raise
             raise StartupError("the model does not fit into the memory of this device") from exc
 
     def _load(
@@ -238,6 +240,11 @@ def _identity(opened: OpenModel) -> Identity:
         voices=tuple(BuiltinVoice(id=_slug(name), name=name) for name in opened.speakers),
         max_chars=xtts_char_limit,
     )
+
+
+def _is_lack_of_memory(exc: Exception) -> bool:
+    """torch has a type of its own for a GPU's only."""
+    return isinstance(exc, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(exc)
 
 
 def _best(takes: Many[Sequence], *, chars: int) -> Sequence:
