@@ -51,6 +51,9 @@ RESERVED_CODES = 6
 GRAPHS_AT_START = 4
 """Recorded before the first job: one row, short texts. The others follow while nobody speaks."""
 
+WARM_UP_CODES = 4
+"""A prefill, decode steps that find their kernels chosen, a window: each more takes 30 ms of a CPU's start."""
+
 MAX_RETRIES = 2
 """Of an utterance whose codes look wrong; each costs as much again."""
 
@@ -215,7 +218,7 @@ class XttsEngine:
         reading = self._reader.read("This is a test.", "en")
         take = self._take(reading, voice, Manner(Speaker(), "en"), Audience(), retry=0)
         heard = SimpleQueue[Told]()
-        self._loop.submit(replace(take, max_codes=8, watch=None), heard.put)
+        self._loop.submit(replace(take, max_codes=WARM_UP_CODES, watch=None), heard.put)
         self._device.send(self._loop.run)
         while (told := heard.get()) is not None:
             if isinstance(told, ArithmeticError):
