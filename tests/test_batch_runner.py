@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_readme import README
-from tts_core.batch import report
+from tts_core.batch import command, report, runner
 from tts_core.batch.command import INTERRUPTED, carry_out
 from tts_core.batch.events import Assembly
 from tts_core.batch.failures import CODES, STOPS, LineFailed
@@ -66,8 +66,8 @@ async def run_lines(folder: Path, site: Scripted, todo: Sequence[Line], *, paral
     tally = Tally(len(todo), sum(line.chars for line in todo))
     with closing(Manifest.open(folder)) as manifest:
         policy = Policy(attempts=3, first_wait_s=0.001)
-        runner = Runner(site, manifest, folder, policy=policy, tally=tally, told=lambda: None)
-        await runner.run(runner.resume(todo), parallel=parallel)
+        batch = Runner(site, manifest, folder, policy=policy, tally=tally, told=lambda: None)
+        await batch.run(todo, parallel=parallel)
     return tally
 
 
@@ -181,6 +181,37 @@ async def test_a_second_ctrl_c_waits_for_what_is_being_noted(tmp_path: Path, mon
     args = parser.parse_args(["-", "--out", str(tmp_path)])
     assert await carry_out(args, lines("a", "b"), Stopped(), drains=True) == INTERRUPTED
     assert overtaken == [False]
+
+
+async def test_ctrl_c_while_the_folder_is_read_goes_by_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await run(tmp_path, Scripted(), "a", "b", "c")
+    looked_at, heard = list[Path](), threading.Event()
+    add_arguments(parser := argparse.ArgumentParser())
+
+    def looks(path: Path, _: object) -> bool:
+        looked_at.append(path)
+        signal.raise_signal(signal.SIGINT)
+        return heard.wait(5.0)
+
+    monkeypatch.setattr(runner, "is_whole", looks)
+    monkeypatch.setattr(command, "note", lambda _: heard.set())
+    args, site = parser.parse_args(["-", "--out", str(tmp_path)]), Scripted()
+    assert await carry_out(args, lines("a", "b", "c", "d"), site, drains=True) == INTERRUPTED
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["status"], summary["done_before"], summary["left"]) == ("interrupted", 3, 1)
+    assert (len(looked_at), site.asked) == (1, [])
+
+
+async def test_a_folder_that_cannot_be_made_is_told_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_arguments(parser := argparse.ArgumentParser())
+    (tmp_path / "out").write_bytes(b"")
+    args = parser.parse_args(["-", "--out", str(tmp_path / "out")])
+    assert await carry_out(args, lines("a"), Scripted(), drains=True) == command.WRONG
+    assert capsys.readouterr() == ("", f"{tmp_path / 'out'}: File exists\n")
 
 
 async def test_a_rate_limit_costs_no_attempts(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 
-from tts_core.batch.command import WRONG, carry_out, checked, note
+from tts_core.batch.command import INTERRUPTED, WRONG, carry_out, checked, note
 from tts_core.batch.lines import Line
 from tts_core.batch.local import Local
 from tts_core.batch.options import add_arguments
@@ -31,10 +31,12 @@ def run(
         return lines
     try:
         service = build()
+        return asyncio.run(_speak(args, lines, service, make_handler(service), fill_key=fill_key))
     except TTSError as error:
         note(f"{error.code}: {error}")
         return WRONG
-    return asyncio.run(_speak(args, lines, service, make_handler(service), fill_key=fill_key))
+    except KeyboardInterrupt:  # before or after what `carry_out` listens for it
+        return INTERRUPTED
 
 
 async def _speak(

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from tts_core.batch.command import carry_out, checked
+from tts_core.batch.command import INTERRUPTED, carry_out, checked
 from tts_core.batch.endpoint import Endpoint
 from tts_core.batch.lines import Line
 from tts_core.batch.options import add_arguments
@@ -30,7 +30,10 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     lines = checked(args)
     if isinstance(lines, int):
         return lines
-    return asyncio.run(speak(args, lines, env))
+    try:
+        return asyncio.run(speak(args, lines, env))
+    except KeyboardInterrupt:  # before or after what `carry_out` listens for it
+        return INTERRUPTED
 
 
 async def speak(args: argparse.Namespace, lines: Sequence[Line], env: Mapping[str, str]) -> int:

@@ -47,25 +47,18 @@ async def carry_out(args: argparse.Namespace, lines: Sequence[Line], site: Site,
     """
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        with closing(Manifest.open(args.out)) as manifest:
-            return await _speak(args, lines, site, manifest, drains=drains)
+        manifest = Manifest.open(args.out)
     except ManifestUnusable as error:
         note(str(error))
+        return WRONG
     except OSError as error:
-        note(f"{error.filename or args.out}: {error.strerror}; what is done is kept")
-    return WRONG
-
-
-async def _speak(
-    args: argparse.Namespace, lines: Sequence[Line], site: Site, manifest: Manifest, *, drains: bool
-) -> int:
+        note(f"{error.filename or args.out}: {error.strerror}")
+        return WRONG
     tally = Tally(len(lines), sum(line.chars for line in lines), price_per_s(args))
     policy = Policy(args.attempts, args.backoff)
-    with shown(tally) as told:
+    with closing(manifest), shown(tally) as told:
         runner = Runner(site, manifest, args.out, policy=policy, tally=tally, told=told)
-        rest = await asyncio.to_thread(runner.resume, lines)
-        told()
-        await _until_ended(runner, runner.run(rest, parallel=args.parallel), drains=drains)
+        await _until_ended(runner, runner.run(lines, parallel=args.parallel), drains=drains)
     return _ended(tally)
 
 

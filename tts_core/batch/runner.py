@@ -65,20 +65,21 @@ class Runner:
         self._told = told
         self._stopped = asyncio.Event()
 
-    def resume(self, lines: Sequence[Line]) -> Sequence[Line]:
-        """The lines that are still to be spoken; those whose audio is there are counted, and moved if they moved."""
-        return [line for line in lines if not self._is_done(line)]
-
     async def run(self, lines: Sequence[Line], *, parallel: int) -> None:
-        """Speak them; returns when all are spoken or given up, or when those on their way are, after `stop`."""
-        waiting = deque(lines)
+        """Speak what is not there yet; returns when all are spoken or given up, after `stop` those on their way."""
+        try:
+            waiting = deque(await asyncio.to_thread(self._missing, lines))
+        except OSError as error:
+            self._stop_for(error)
+            return
+        self._told()
 
         async def work() -> None:
             while waiting and not self._stopped.is_set():
                 try:
                     await self._until_settled(waiting.popleft())
                 except OSError as error:  # of the disk: the network's are failures of a line
-                    self.stop(f"{error.filename or self._folder}: {error.strerror}")
+                    self._stop_for(error)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(parallel, len(waiting))):
@@ -89,16 +90,24 @@ class Runner:
         self._tally.stopped = self._tally.stopped or reason
         self._stopped.set()
 
+    def _stop_for(self, error: OSError) -> None:
+        self.stop(f"{error.filename or self._folder}: {error.strerror}")
+
+    def _missing(self, lines: Sequence[Line]) -> Sequence[Line]:
+        """Those still to be spoken; those whose audio is there are counted, and their files moved as the lines were."""
+        return [line for line in lines if not self._is_done(line)]
+
     def _is_done(self, line: Line) -> bool:
         entry = self._manifest[line.key(self._manifest.batch_id)]
         self._tally.spent_ms += entry.execution_ms
         if entry.state != "done" or entry.file is None:
             return False
-        self._move(entry, line)
-        done = is_whole(self._folder / line.file, Whole(entry.size_bytes, entry.sha256))
-        if done:
-            self._tally.count_done(line.chars, entry.audio_seconds, from_before=True)
-        return done
+        if not self._stopped.is_set():  # else the manifest's word has to do: to read a big folder takes a while
+            self._move(entry, line)
+            if not is_whole(self._folder / line.file, Whole(entry.size_bytes, entry.sha256)):
+                return False
+        self._tally.count_done(line.chars, entry.audio_seconds, from_before=True)
+        return True
 
     def _move(self, entry: Entry, line: Line) -> None:
         """A line before it came or went: the file's number changes. Where the place is taken, it is asked for again."""
