@@ -47,6 +47,10 @@ class Part:
     def write(self, data: bytes) -> None:
         self._file.write(data)
 
+    def clear(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+
     def beside(self, ending: str, data: bytes) -> None:
         """Another file of the same line; whole or not there, too."""
         path = _beside(self._target, ending)
