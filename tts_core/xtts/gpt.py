@@ -68,6 +68,7 @@ class Gpt:
         self.sizes = sizes
         self._weights = weights
         self._layers = _layers(weights, sizes.layers, precision)
+        self._norm_1, self._norm_2 = _scale_and_shift(weights, "gpt.ln_f"), _scale_and_shift(weights, "final_norm")
         self._head = precision.linear(weights, "mel_head")
         table = weights["mel_embedding.weight"]
         self.device, self.dtype = table.device, table.dtype
@@ -135,12 +136,14 @@ class Gpt:
         is_later = (torch.arange(span, device=self.device)[None] > lengths[:, None])[:, None, None]
         # As numbers: of a mask in bool each layer would make them anew.
         mask = torch.zeros(is_later.shape, device=self.device, dtype=self.dtype).masked_fill_(is_later, -torch.inf)
+        # Views of all layers at once: of a step's time on a CPU, making them one by one is a percent.
+        all_keys, all_values = (kept.flatten(1, 2).unbind() for kept in (self.keys, self.values))
+        keys, values = (kept[:, :rows, :span].transpose(2, 3).unbind() for kept in (self.keys, self.values))
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            self.keys[layer].flatten(0, 1).index_copy_(0, places, key[:, :, 0])
-            self.values[layer].flatten(0, 1).index_copy_(0, places, value[:, :, 0])
-            keys, values = (kept[layer, :rows, :span].transpose(1, 2) for kept in (self.keys, self.values))
-            return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+            all_keys[layer].index_copy_(0, places, key[:, :, 0])
+            all_values[layer].index_copy_(0, places, value[:, :, 0])
+            return functional.scaled_dot_product_attention(query, keys[layer], values[layer], attn_mask=mask)
 
         return self._read(self._run(x[:, None], attend)[:, 0])
 
@@ -166,8 +169,7 @@ class Gpt:
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [n, width] -> latents and logits; the latents are what the vocoder wants, no second pass is needed."""
-        latents = _norm(x, _scale_and_shift(self._weights, "gpt.ln_f"))
-        latents = _norm(latents, _scale_and_shift(self._weights, "final_norm"))
+        latents = _norm(_norm(x, self._norm_1), self._norm_2)
         return latents.float(), self._head(latents).float()
 
 
@@ -191,10 +193,9 @@ def _layers(weights: Mapping[str, Tensor], count: int, precision: Precision) -> 
 
 
 def _scale_and_shift(weights: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    return weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return weights[f"{name}.weight"].float(), weights[f"{name}.bias"].float()
 
 
 def _norm(x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
     """In float32 whatever the precision of the rest; 1e-5 is GPT-2's and torch's own epsilon."""
-    scale, shift = weights
-    return functional.layer_norm(x.float(), (x.shape[-1],), scale.float(), shift.float()).to(x.dtype)
+    return functional.layer_norm(x.float(), (x.shape[-1],), *weights).to(x.dtype)

@@ -29,6 +29,9 @@ INT8_PEAK = 127
 NARROW_PEAK, NARROW_ZERO = 63, 64
 """Of inputs in 7 bits: two products with weights in 8 add up to 2 x 127 x 127 at most, which 16 bits hold."""
 
+PER_INT8_PEAK, PER_NARROW_PEAK = torch.tensor(1 / INT8_PEAK), torch.tensor(1 / NARROW_PEAK)
+"""Tensors: a number would be made one each time."""
+
 FBGEMM = "fbgemm"
 
 UINT8_ZERO = 128
@@ -101,9 +104,8 @@ def prepacked_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
     multiply = torch.ops.onednn.qlinear_pointwise.default
 
     def apply(x: Tensor) -> Tensor:
-        peaks = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
-        steps = peaks.mul_(1 / INT8_PEAK).clamp_(min=torch.finfo(x.dtype).tiny)
-        rows = torch.addcdiv(zero, x, steps).to(torch.uint8)  # which cuts off: so halves are rounded up
+        steps = _steps(x, PER_INT8_PEAK)
+        rows = (x / steps).add_(zero).to(torch.uint8)  # which cuts off: so halves are rounded up
         y: Tensor = multiply(rows, 1.0, UINT8_ZERO, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
         return y * steps if bias is None else torch.addcmul(bias, y, steps)
 
@@ -123,13 +125,17 @@ def narrow_int8(weights: Mapping[str, Tensor], name: str) -> Linear:
     multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
     def apply(x: Tensor) -> Tensor:
-        peaks = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
-        steps = peaks.mul_(1 / NARROW_PEAK).clamp_(min=torch.finfo(x.dtype).tiny)
+        steps = _steps(x, PER_NARROW_PEAK)
         y: Tensor = multiply((x / steps).view(-1, width), 1.0, NARROW_ZERO, packed).view(*x.shape[:-1], height)
         y.mul_(scales)
         return y.mul_(steps) if bias is None else torch.addcmul(bias, y, steps)
 
     return apply
+
+
+def _steps(x: Tensor, per_peak: Tensor) -> Tensor:
+    """What 1 stands for in each row [*, 1]; `vector_norm`, which says the same, takes up to 8 times as long."""
+    return x.abs().amax(-1, keepdim=True).mul_(per_peak).clamp_(min=torch.finfo(x.dtype).tiny)
 
 
 def packed_bytes(weight: Tensor) -> tuple[Tensor, Tensor]:
