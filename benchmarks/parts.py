@@ -121,7 +121,7 @@ def land(flight: Flight) -> None:
 
 def step_bytes(engine: XttsEngine, *, batch: int, positions: int) -> int:
     """What a step reads at least: all matrices once, keys and values of every utterance."""
-    sizes, kept_bytes = engine.model.sizes, engine.gpt.dtype.itemsize
+    sizes, kept_bytes = engine.model.sizes, engine.gpt.keys.itemsize
     weights_bytes = sum(tensor.nbytes for name, tensor in engine.model.gpt.items() if "embedding" not in name)
     return weights_bytes + batch * 2 * sizes.layers * sizes.width * kept_bytes * positions
 

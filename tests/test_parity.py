@@ -11,8 +11,9 @@ from TTS.tts.models.xtts import Xtts
 from tests.oracle import coqui_model
 from tests.tiny_xtts import build
 from tts_core.types import Sampling
-from tts_core.xtts.gpt import Gpt, GptSizes
+from tts_core.xtts.gpt import Gpt, GptSizes, prompt_positions
 from tts_core.xtts.hifigan import HOP, Generator
+from tts_core.xtts.precision import EXACT, Precision, choose_precision
 from tts_core.xtts.sampler import SamplingRows, draw, exponential_noise, scores_of
 from tts_core.xtts.vocoder import Piece, Vocoder, settled_outputs, stretched
 
@@ -36,7 +37,7 @@ def coqui(tmp_path_factory: pytest.TempPathFactory) -> Xtts:
     return model
 
 
-def our_gpt(model: Xtts, *, slots: int = 4) -> Gpt:
+def our_gpt(model: Xtts, precision: Precision = EXACT, *, slots: int = 4) -> Gpt:
     tensors = {name: value.detach() for name, value in model.gpt.state_dict().items()}
     weights = {
         name: value.T.contiguous() if name.startswith("gpt.h.") and value.ndim == 2 else value
@@ -55,7 +56,7 @@ def our_gpt(model: Xtts, *, slots: int = 4) -> Gpt:
         start_text=model.gpt.start_text_token,
         stop_text=model.gpt.stop_text_token,
     )
-    return Gpt(weights, sizes, slots=slots)
+    return Gpt(weights, sizes, slots=slots, precision=precision)
 
 
 def voice(model: Xtts) -> Tensor:
@@ -138,6 +139,22 @@ def test_prompts_filled_together_are_those_filled_alone(coqui: Xtts) -> None:
         one_latents, one_logits = alone.prefill([text], [prefix], [slot])
         torch.testing.assert_close(latents[number], one_latents[0], atol=5e-5, rtol=0)
         torch.testing.assert_close(logits[number], one_logits[0], atol=5e-5, rtol=0)
+
+
+def test_in_8_bits_no_neighbour_changes_a_bit(coqui: Xtts) -> None:
+    """Rounding to 8 bits makes 1 % of the last bit that padding a prompt would change."""
+    precision = choose_precision("fast", torch.device("cpu"))
+    together, alone = our_gpt(coqui, precision), our_gpt(coqui, precision)
+    prefix, codes = together.prefix(voice(coqui)), torch.tensor([7, 8, 9])
+    counts, lengths = torch.zeros(3, dtype=torch.int64), torch.tensor([prompt_positions(text) for text in TEXTS])
+    filled = together.prefill(TEXTS, [prefix] * 3, [0, 1, 2])
+    decoded = together.decode(codes, counts=counts, lengths=lengths, span=512)
+    for row, text in enumerate(TEXTS):
+        own = slice(row, row + 1)
+        one_filled = alone.prefill([text], [prefix], [0])
+        one_decoded = alone.decode(codes[own], counts=counts[own], lengths=lengths[own], span=96)
+        for ours, one in zip((*filled, *decoded), (*one_filled, *one_decoded), strict=True):
+            torch.testing.assert_close(ours[own], one, atol=0.0 if precision.name == "int8" else 5e-5, rtol=0)
 
 
 def lively(model: Xtts, codes: int, *, seed: int) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ from tts_core.xtts.scheduler import Scheduler
 from tts_core.xtts.sequence import Sequence
 from tts_core.xtts.voice_encoder import MIN_CHUNK_S
 
-ENGINE_REVISION = 2
+ENGINE_REVISION = 3
 """Counted up whenever this package makes the same model sound different."""
 
 RESERVED_CODES = 6
@@ -113,7 +113,7 @@ class XttsEngine:
         self.model = model = opened.load(device)
         self._reader = Reader(model.tokenizer)
         self._builtin = {_slug(name): voice for name, voice in model.speakers.items()}
-        slots = slots or slots_for(model.sizes, device, self.precision.dtype)
+        slots = slots or slots_for(model.sizes, device, self.precision.cache)
         self.gpt = Gpt(model.gpt, model.sizes, slots=slots, precision=self.precision)
         runner = Runner(self.gpt, model.vocoder, slots=slots)
         scheduler = Scheduler(slots=slots, max_waiting=MAX_WAITING, max_windows=MAX_WINDOWS[device.type])

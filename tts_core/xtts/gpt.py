@@ -14,7 +14,6 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from tts_core.xtts.linear import MakeLinear
 from tts_core.xtts.precision import EXACT, Precision
@@ -73,8 +72,8 @@ class Gpt:
         table = weights["mel_embedding.weight"]
         self.device, self.dtype = table.device, table.dtype
         shape = (sizes.layers, slots, sizes.max_positions, sizes.heads, sizes.width // sizes.heads)
-        self.keys = _zeros(shape, self.device, self.dtype)
-        self.values = _zeros(shape, self.device, self.dtype)
+        self.keys = _zeros(shape, self.device, precision.cache)
+        self.values = _zeros(shape, self.device, precision.cache)
 
     @torch.inference_mode()
     def prefix(self, gpt_latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,24 +100,29 @@ class Gpt:
 
         returns  latents [n, width] and logits [n, codes], float32, at START: where code 0 is predicted
         """
-        ends = torch.tensor([len(text) + 2 for text in texts], device=self.device)
-        starts = torch.arange(len(texts), device=self.device), ends
-        x = self._prompts(texts, starts)
-        rows = torch.tensor(list(slots), device=self.device)
-        end = PREFIX_POSITIONS + x.shape[1]
+        # One behind the other, without padding: a row of a matrix product needs to know nothing of the others, and each
+        # prompt attends to itself alone, so that what is prefilled beside it changes no bit of it.
+        lengths = [prompt_positions(text) - PREFIX_POSITIONS for text in texts]
+        ends = torch.tensor(lengths, device=self.device).cumsum(0) - 1
         for slot, (key, value) in zip(slots, prefixes, strict=True):
             self.keys[:, slot, :PREFIX_POSITIONS] = key
             self.values[:, slot, :PREFIX_POSITIONS] = value
-        causal = torch.ones(x.shape[1], end, dtype=torch.bool, device=self.device).tril(PREFIX_POSITIONS)
+        longest = max(lengths)
+        causal = torch.ones(longest, PREFIX_POSITIONS + longest, dtype=torch.bool, device=self.device)
+        causal.tril_(PREFIX_POSITIONS)
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            # Prompts are padded on the right: what lies behind a shorter one is masked or overwritten when decoding.
-            self.keys[layer, rows, PREFIX_POSITIONS:end] = key.transpose(1, 2)
-            self.values[layer, rows, PREFIX_POSITIONS:end] = value.transpose(1, 2)
-            keys, values = (kept[layer, rows, :end].transpose(1, 2) for kept in (self.keys, self.values))
-            return functional.scaled_dot_product_attention(query, keys, values, attn_mask=causal)
+        def attend(layer: int, *qkv: Tensor) -> Tensor:
+            attended, own = [], zip(*(torch.split(each, lengths, dim=2) for each in qkv), strict=True)
+            for slot, (query, key, value) in zip(slots, own, strict=True):
+                end = PREFIX_POSITIONS + query.shape[2]
+                keys, values = self.keys[layer, slot, :end], self.values[layer, slot, :end]
+                keys[PREFIX_POSITIONS:], values[PREFIX_POSITIONS:] = key[0].transpose(0, 1), value[0].transpose(0, 1)
+                past = keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
+                mask = causal[: query.shape[2], :end]
+                attended.append(functional.scaled_dot_product_attention(query, *past, attn_mask=mask))
+            return torch.cat(attended, dim=2)
 
-        return self._read(self._run(x, attend)[starts])
+        return self._read(self._run(self._prompts(texts, ends)[None], attend)[0, ends])
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, *, counts: Tensor, lengths: Tensor, span: int) -> tuple[Tensor, Tensor]:
@@ -135,7 +139,7 @@ class Gpt:
         x = self._weights["mel_embedding.weight"][codes] + self._weights["mel_pos_embedding.emb.weight"][counts]
         is_later = (torch.arange(span, device=self.device)[None] > lengths[:, None])[:, None, None]
         # As numbers: of a mask in bool each layer would make them anew.
-        mask = torch.zeros(is_later.shape, device=self.device, dtype=self.dtype).masked_fill_(is_later, -torch.inf)
+        mask = torch.zeros(is_later.shape, device=self.device, dtype=self.keys.dtype).masked_fill_(is_later, -torch.inf)
         # Views of all layers at once: of a step's time on a CPU, making them one by one is a percent.
         all_keys, all_values = (kept.flatten(1, 2).unbind() for kept in (self.keys, self.values))
         keys, values = (kept[:, :rows, :span].transpose(2, 3).unbind() for kept in (self.keys, self.values))
@@ -147,23 +151,24 @@ class Gpt:
 
         return self._read(self._run(x[:, None], attend)[:, 0])
 
-    def _prompts(self, texts: Sequence[Sequence[int]], starts: tuple[Tensor, Tensor]) -> Tensor:
-        """[n, longest + 3, width], with START at `starts`; padding is whatever STOP_TEXT looks like"""
+    def _prompts(self, texts: Sequence[Sequence[int]], ends: Tensor) -> Tensor:
+        """[positions of all, width], with a START at each of `ends`"""
         weights, sizes = self._weights, self.sizes
-        rows = [torch.tensor([sizes.start_text, *text, sizes.stop_text, sizes.stop_text]) for text in texts]
-        ids = pad_sequence(rows, batch_first=True, padding_value=sizes.stop_text).to(self.device)
-        places = torch.arange(ids.shape[1], device=self.device).clamp(max=sizes.max_text - 1)
+        rows = [[sizes.start_text, *text, sizes.stop_text] for text in texts]
+        # What stands at the ends is overwritten.
+        ids = torch.tensor([number for row in rows for number in (*row, 0)], device=self.device)
+        places = torch.tensor([place for row in rows for place in (*range(len(row)), 0)], device=self.device)
         x = weights["text_embedding.weight"][ids] + weights["text_pos_embedding.emb.weight"][places]
-        x[starts] = weights["mel_embedding.weight"][sizes.start_code] + weights["mel_pos_embedding.emb.weight"][0]
+        x[ends] = weights["mel_embedding.weight"][sizes.start_code] + weights["mel_pos_embedding.emb.weight"][0]
         return x
 
     def _run(self, x: Tensor, attend: Callable[[int, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         """x [n, positions, width] through all layers; `attend` gets [n, heads, positions, head_width] each."""
         for number, layer in enumerate(self._layers):
-            qkv = layer.qkv(_norm(x, layer.norm_1)).reshape(*x.shape[:2], 3, self.sizes.heads, -1)
+            qkv = layer.qkv(_norm(x, layer.norm_1)).to(self.keys.dtype).reshape(*x.shape[:2], 3, self.sizes.heads, -1)
             query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()
             attended = attend(number, query, key, value).transpose(1, 2).flatten(2)
-            x = x + layer.out(attended)
+            x = x + layer.out(attended.to(x.dtype))
             x = x + layer.down(functional.gelu(layer.up(_norm(x, layer.norm_2)), approximate="tanh"))
         return x
 

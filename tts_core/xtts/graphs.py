@@ -22,6 +22,9 @@ ROWS = (1, 2, 4, 8, 16, 32, 64)
 SPANS = (128, 192, 256, 384, 512, 768)
 """KV positions that attention may look at, besides all of them: few, so that each can be a graph."""
 
+SPAN_STEP = 32
+"""Of a CPU, which needs no graphs: attention to positions that are not there takes as long as to others."""
+
 REHEARSALS = 3
 """Of a step before it is recorded, as torch asks: libraries choose their kernels on the first ones."""
 
@@ -33,8 +36,9 @@ class StepGraphs:
         """None is recorded before `record_next`; the most wanted ones are first."""
         self._step = step
         self._device = device
-        self._rows = sorted({min(rows, slots) for rows in ROWS}) if device.type == "cuda" else []
-        self._spans = (*SPANS, max_positions)
+        records = device.type == "cuda"
+        self._rows = sorted({min(rows, slots) for rows in ROWS}) if records else []
+        self._spans = (*(SPANS if records else range(SPAN_STEP, max_positions, SPAN_STEP)), max_positions)
         self._wanted = list(product(self._rows, self._spans))
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 

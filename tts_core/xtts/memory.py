@@ -26,17 +26,17 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def slot_bytes(sizes: GptSizes, precision: torch.dtype) -> int:
+def slot_bytes(sizes: GptSizes, cache: torch.dtype) -> int:
     """Keys and values of one slot, and its latents in float32."""
-    cache = 2 * sizes.layers * sizes.max_positions * sizes.width * precision.itemsize
-    return cache + 4 * sizes.max_codes * sizes.width
+    kept_bytes = 2 * sizes.layers * sizes.max_positions * sizes.width * cache.itemsize
+    return kept_bytes + 4 * sizes.max_codes * sizes.width
 
 
-def slots_for(sizes: GptSizes, device: torch.device, precision: torch.dtype) -> int:
+def slots_for(sizes: GptSizes, device: torch.device, cache: torch.dtype) -> int:
     """raises StartupError if not even one fits"""
-    slots = min(MAX_SLOTS[device.type], int(_free_bytes(device) * MEMORY_SHARE / slot_bytes(sizes, precision)))
+    slots = min(MAX_SLOTS[device.type], int(_free_bytes(device) * MEMORY_SHARE / slot_bytes(sizes, cache)))
     if slots < 1:
-        raise StartupError(f"not enough memory on {device}: one slot needs {slot_bytes(sizes, precision) >> 20} MiB")
+        raise StartupError(f"not enough memory on {device}: one slot needs {slot_bytes(sizes, cache) >> 20} MiB")
     return slots
 
 

@@ -21,7 +21,7 @@ from tts_core.xtts.linear import (
 class Precision:
     """
     name     of the GPT's matrices: fp32, bf16, fp16 or int8
-    dtype    of the GPT's other weights, and of its cache
+    dtype    of the GPT's other weights
     linear   how its matrices are multiplied
     packers  threads that pack them side by side; 0: the thread that computes does, which shares one team of OpenMP
     kind     tells two ways to multiply that have one name
@@ -35,6 +35,14 @@ class Precision:
     vocoder: torch.dtype = torch.float32
     packers: int = 0
     kind: str = ""
+
+    @property
+    def cache(self) -> torch.dtype:
+        """Of the GPT's keys and values: in half precision where the vocoder is.
+
+        Beside matrices in 8 bits it costs nothing (latents 2.2 % off, as without) and spares 27 % of a step of 16 rows.
+        """
+        return self.vocoder
 
     def __str__(self) -> str:
         """`int8-bf16`: GPT, then vocoder. Whatever can change a sample is in it."""
