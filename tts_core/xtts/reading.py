@@ -1,9 +1,11 @@
 """An utterance as XTTS-v2 reads it: coqui's own spelling-out of numbers and signs, and what to do where that fails."""
 
 import asyncio
+import importlib.metadata
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,12 +67,26 @@ class Reader:
 
 def coqui_tokenizer(tokenizer: Tokenizer) -> "VoiceBpeTokenizer":
     """coqui's own, over the model's vocabulary."""
-    # Here, not above: coqui's package looks at every installed distribution, which takes a third of a second.
-    from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
+    with _unscanned():  # here, not above: even so it takes a tenth of a second
+        from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
     wrapped = VoiceBpeTokenizer()
     wrapped.tokenizer = tokenizer
     return wrapped
+
+
+@contextmanager
+def _unscanned() -> Iterator[None]:
+    """Spares coqui's package its look at every installed distribution, for one that ours cannot be installed beside.
+
+    It is a quarter of a second of Python, of which the thread that loads the weights beside it would wait for most.
+    """
+    scan = importlib.metadata.packages_distributions
+    importlib.metadata.packages_distributions = dict
+    try:
+        yield
+    finally:
+        importlib.metadata.packages_distributions = scan
 
 
 def read(tokenizer: "VoiceBpeTokenizer", text: str, language: Language) -> Reading:
