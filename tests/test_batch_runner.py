@@ -16,6 +16,7 @@ import pytest
 
 from tests.test_readme import README
 from tts_core.batch import command, report, runner
+from tts_core.batch.__main__ import main
 from tts_core.batch.command import INTERRUPTED, carry_out
 from tts_core.batch.events import Assembly
 from tts_core.batch.failures import CODES, STOPS, LineFailed
@@ -212,6 +213,18 @@ async def test_a_folder_that_cannot_be_made_is_told_and_nothing_else(
     args = parser.parse_args(["-", "--out", str(tmp_path / "out")])
     assert await carry_out(args, lines("a"), Scripted(), drains=True) == command.WRONG
     assert capsys.readouterr() == ("", f"{tmp_path / 'out'}: File exists\n")
+
+
+@pytest.mark.parametrize("key", ["rpa_\u201cx\u201d", "rpa_x\n", "rpa x", ""])
+def test_a_key_that_no_header_can_hold_is_refused_before_anything_is_sent(
+    tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = {"RUNPOD_API_KEY": key, "TTS_TENANT_KEY": "t", "RUNPOD_ENDPOINT_ID": "e"}
+    with pytest.raises(SystemExit) as wrong:
+        main([str(tmp_path / "in.txt"), "--out", str(tmp_path)], env)
+    said = capsys.readouterr().err
+    assert (wrong.value.code, "RUNPOD_API_KEY" in said) == (command.WRONG, True)
+    assert not key or key not in said
 
 
 async def test_a_rate_limit_costs_no_attempts(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     missing = [name for name, value in needed.items() if not value]
     if missing and not args.check:
         parser.error(f"{' and '.join(missing)} must be set, or --local given")
+    if not _is_sendable(env.get("RUNPOD_API_KEY", "")):
+        parser.error("RUNPOD_API_KEY holds white space or characters that no key has")
     lines = checked(args)
     if isinstance(lines, int):
         return lines
@@ -34,6 +36,11 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return asyncio.run(speak(args, lines, env))
     except KeyboardInterrupt:  # before or after what `carry_out` listens for it
         return INTERRUPTED
+
+
+def _is_sendable(key: str) -> bool:
+    """Whether a header of HTTP can hold it."""
+    return key.isascii() and key.isprintable() and " " not in key
 
 
 async def speak(args: argparse.Namespace, lines: Sequence[Line], env: Mapping[str, str]) -> int:
