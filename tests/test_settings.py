@@ -15,8 +15,12 @@ from tts_core.settings import Settings
         ("XTTS_PRICE_PER_AUDIO_HOUR", "nan"),
         ("XTTS_JOB_DEADLINE_S", "inf"),
         ("XTTS_FETCH_TIMEOUT_S", "nan"),
+        ("SUPABASE_URL", "http://host:99999999"),
+        ("SUPABASE_URL", "http://[bad"),
+        ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_\u201cx\u201d"),
+        ("SUPABASE_SERVICE_ROLE_KEY", "sb_secret_x\n"),
     ],
 )
-def test_a_number_that_no_job_could_be_done_with_does_not_start(name: str, value: str) -> None:
+def test_a_value_that_no_job_could_be_done_with_does_not_start(name: str, value: str) -> None:
     with pytest.raises(StartupError, match=name):
         Settings.from_env({name: value})

@@ -1,10 +1,12 @@
 """Every environment variable the worker reads. A name that starts with XTTS_ and is not here is refused."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from tts_core.errors import StartupError
 
@@ -21,6 +23,21 @@ FOREIGN_NAMES = {
 
 FOREIGN_ONLY = frozenset(FOREIGN_NAMES.values()) - {"data_dir"}
 """Their names are not ours to double: there is no XTTS_SUPABASE_URL."""
+
+
+def _address(url: str) -> str:
+    """raises ValueError where no client could connect to it"""
+    parts = urlsplit(url)
+    if not (url.isascii() and parts.hostname and parts.port != 0):
+        raise ValueError("is no address")
+    return url
+
+
+def _key(key: SecretStr) -> SecretStr:
+    """raises ValueError where no header of HTTP could hold it"""
+    if not re.fullmatch("[!-~]+", key.get_secret_value()):
+        raise ValueError("holds white space or characters that no key has")
+    return key
 
 
 class Settings(BaseModel):
@@ -76,10 +93,10 @@ class Settings(BaseModel):
     fetch_timeout_s: float = Field(default=20.0, gt=0, le=300)
     """Whole time a reference URL may take, redirects and body included."""
 
-    supabase_url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+/?$")
+    supabase_url: Annotated[str, AfterValidator(_address)] | None = Field(default=None, pattern=r"^https?://[^\s/]+/?$")
     """Of the project: https://<ref>.supabase.co"""
 
-    supabase_service_role_key: SecretStr | None = None
+    supabase_service_role_key: Annotated[SecretStr, AfterValidator(_key)] | None = None
     """A secret key (sb_secret_...), or the legacy service_role JWT."""
 
     supabase_schema: str = Field(default="public", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

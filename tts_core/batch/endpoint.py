@@ -7,6 +7,7 @@ Limits per endpoint and user, by RunPod's docs: /run 1000, /status and /stream 2
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from tts_core.jobs import JsonObject
 
 TRIES = 20
 """Of one request, the first included: ten minutes or more at the usual waits. What 429 refused is not counted."""
+
+SURE = 3
+"""As often a question about a job has to be refused: to give a job up that still runs costs another one."""
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 """Longest silence; an answer of 10 MB may take longer as a whole."""
@@ -51,7 +55,7 @@ class JobState:
             str(body.get("status")),
             body.get("output"),
             body.get("error"),
-            round(ms) if isinstance(ms, int | float) else 0,
+            round(ms) if isinstance(ms, int | float) and math.isfinite(ms) else 0,
         )
 
 
@@ -111,14 +115,19 @@ class Endpoint:
 
     async def _ask(self, method: str, path: str, *, missing: str, body: JsonObject | None = None) -> JsonObject:
         """missing: code of what a 404 says is not there"""
+        refusals = 0
         for tries in range(1, TRIES + 1):
             response = await self._answered(method, path, body)
             if isinstance(response, LineFailed):
                 fault = response
             elif response.status_code < 400:
-                return _json_of(response)
+                if (answer := _json_of(response)) is not None:
+                    return answer
+                fault = LineFailed.ours("runpod_fault", "RunPod's API answered what is no JSON object")
             elif response.status_code < 500:
-                raise _refusal(response, missing)
+                fault, refusals = _refusal(response, missing), refusals + 1
+                if method == "POST" or refusals == SURE:
+                    raise fault
             else:
                 fault = LineFailed.ours("runpod_fault", f"RunPod's API answered {response.status_code}")
             if tries < TRIES:
@@ -132,7 +141,7 @@ class Endpoint:
             await self._until_welcome()
             try:
                 response = await self._api.request(method, path, json=body)
-            except httpx.TransportError as exc:
+            except httpx.RequestError as exc:
                 return LineFailed.ours("runpod_unreachable", f"RunPod's API did not answer: {type(exc).__name__}")
             if response.status_code != 429:
                 return response
@@ -145,14 +154,12 @@ class Endpoint:
         await asyncio.sleep(max(0.0, self._not_before_s - asyncio.get_running_loop().time()))
 
 
-def _json_of(response: httpx.Response) -> JsonObject:
+def _json_of(response: httpx.Response) -> JsonObject | None:
     try:
         answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise LineFailed.ours("runpod_fault", "RunPod's API answered what is no JSON object")
-    return answer
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _refusal(response: httpx.Response, missing: str) -> LineFailed:

@@ -32,12 +32,16 @@ STOPS = frozenset(
 )
 """Would be every other line's answer too."""
 
+UNTOLD = frozenset({"runpod_unauthorized", "runpod_unreachable", "runpod_fault", "runpod_refused"})
+"""Say nothing of the job that was asked about."""
+
 
 class LineFailed(Exception):
     """One attempt at a line failed.
 
     retry_after_s  when the worker's rate limit accepts one more
     execution_ms   what RunPod bills for the attempt, where it says so
+    job_id         of its job, where that may still be on its way
     """
 
     def __init__(self, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None) -> None:
@@ -46,6 +50,7 @@ class LineFailed(Exception):
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.execution_ms = 0
+        self.job_id: str | None = None
 
     @classmethod
     def ours(cls, code: str, message: str = "", *, retryable: bool = True) -> Self:

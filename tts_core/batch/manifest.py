@@ -47,8 +47,7 @@ class Entry:
         """This entry once the record has happened."""
         spent_ms = self.execution_ms + record.get("execution_ms", 0)
         known = {name: record[name] for name in record.keys() & _KEPT}
-        on_its_way = record.get("job_id") if record["state"] == "submitted" else None
-        return replace(self, **known, job_id=on_its_way, execution_ms=spent_ms)
+        return replace(self, **known, job_id=record.get("job_id"), execution_ms=spent_ms)
 
 
 _KEPT = {"state", "renewals", "file", "size_bytes", "sha256", "audio_seconds"}

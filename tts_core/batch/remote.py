@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tts_core.batch.endpoint import Endpoint, JobState
 from tts_core.batch.events import Assembly
-from tts_core.batch.failures import LineFailed
+from tts_core.batch.failures import UNTOLD, LineFailed
 from tts_core.batch.options import MAX_TTL_S
 from tts_core.batch.runner import Ask, Spoken
 
@@ -42,6 +42,10 @@ class Remote:
             failure = LineFailed.ours("job_timed_out", f"not spoken after {self.job_timeout_s:g} s, cancelled")
             failure.execution_ms = await self._cancel(job_id)
             raise failure from exc
+        except LineFailed as failure:
+            if failure.code in UNTOLD:
+                failure.job_id = job_id
+            raise
 
     async def _queue(self, ask: Ask) -> str:
         body = ask.body | {"tenant_key": self.tenant_key}

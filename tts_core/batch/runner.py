@@ -180,14 +180,14 @@ class Runner:
         self._told()
 
     async def _note_failure(self, key: str, failure: LineFailed) -> None:
-        """So that the next attempt, in this run or another, queues a job of its own, and what was billed is counted."""
+        """So that the next attempt, in any run, waits for the job if it may be on its way, and else queues one."""
         spent = {"execution_ms": failure.execution_ms}
-        await self._note(key, "retrying", code=failure.code, **spent)
+        await self._note(key, "retrying", code=failure.code, job_id=failure.job_id, **spent)
         self._tally.spent_ms += failure.execution_ms
 
     async def _give_up(self, line: Line, failure: LineFailed, attempts: int) -> None:
         key = line.key(self._manifest.batch_id)
-        await self._note(key, "failed", line=line.number, code=failure.code)
+        await self._note(key, "failed", line=line.number, code=failure.code, job_id=failure.job_id)
         self._tally.failures.append(Failed(line.number, line.file, failure.code, attempts, str(failure)))
         self._told()
 
