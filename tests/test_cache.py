@@ -203,17 +203,20 @@ async def test_who_stops_reading_holds_nobody_else_back(worker: Worker) -> None:
     assert (rest[-1]["cached"], fast[-1]["cached"]) == (False, True)
 
 
-async def test_when_the_first_leaves_the_next_one_pays(worker: Worker) -> None:
+async def test_when_the_first_leaves_the_next_one_pays_the_rest(worker: Worker) -> None:
     async with aclosing(worker.stream("abcdef#gh")) as stream:
         await anext(stream)
         staying = asyncio.create_task(worker.speak("abcdef#gh"))
         await worker.boarded(2)
     worker.engine.gate.set()
-    assert (await staying)["cached"] is False
+    answer = await staying
+    assert answer["cached"] is False
     assert worker.engine.started == ["abcdef#gh"]
     left, stayed = sorted(await worker.usage(), key=lambda row: row.status)
     assert (left.status, left.cached) == ("cancelled", False)
-    assert 0 < left.audio_seconds < stayed.audio_seconds
+    assert left.audio_seconds > 0
+    assert stayed.audio_seconds > 0
+    assert left.audio_seconds + stayed.audio_seconds == pytest.approx(answer["duration"], abs=0.001)
     assert (stayed.status, stayed.cached) == ("success", False)
     assert (await worker.speak("abcdef#gh"))["cached"] is True
 

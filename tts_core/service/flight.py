@@ -32,7 +32,7 @@ class Answer:
 class Flight:
     """Belongs to all who sit in it: goes on while one of them does, and ends when the last one leaves.
 
-    Its first passenger pays for what the engine speaks; if that one leaves before the end, the next one does.
+    Its first passenger pays for what the engine speaks; if that one leaves before the end, the next one pays the rest.
     """
 
     def __init__(self, work: "Work") -> None:
@@ -61,6 +61,8 @@ class Flight:
         finally:
             self._seats.remove(seat)
             if self.payer is seat and not self.task.done():
+                if self.take is not None:
+                    self.take.pay()
                 self.payer = self._seats[0] if self._seats else None
             if not self._seats:
                 await self._end()

@@ -84,10 +84,10 @@ class Seeding:
         return {"content_hash": entry.content_hash, "audio_file_size": entry.audio_file_size, "cached": not seat.pays}
 
     def _charge(self, seat: Seat) -> None:
-        if seat.take is not None and seat.pays:
+        if (take := seat.take) is not None and seat.pays:
             self._attempt.cached = False
-            self._attempt.audio_seconds += seat.take.audio_seconds
-            self._attempt.audio_bytes += seat.take.recording.size_bytes
+            self._attempt.audio_seconds += take.audio_seconds - take.paid_seconds
+            self._attempt.audio_bytes += take.recording.size_bytes - take.paid_bytes
 
     async def _tell_progress(self) -> None:
         is_last = len(self._done) == len(self._takes)

@@ -59,6 +59,10 @@ class Take:
         if self.first_audio_s is None and len(spoken.samples):
             self.first_audio_s = time.monotonic()
 
+    def pay(self) -> None:
+        """What was heard until now has been charged to somebody."""
+        self.paid_seconds, self.paid_bytes = self.audio_seconds, self.recording.size_bytes
+
     async def finish(self) -> None:
         """Flush the encoder, and give the recording its final header."""
         self.recording.write(await asyncio.to_thread(self._encoder.finish))
