@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from tts_core.audio.encode import Encoder
+from tts_core.errors import DiskFull
 from tts_core.service import delivery
 from tts_core.service.delivery import Recording
 from tts_core.types import AudioFormat
@@ -52,3 +53,23 @@ def test_lengths_are_written_into_either(format: AudioFormat, seconds: float) ->
     recording.seal()
     assert soundfile.info(io.BytesIO(recording.read(0))).frames == len(noise)
     recording.close()
+
+
+@pytest.mark.parametrize("how", ["write", "read", "seal"])
+def test_a_full_disk_is_told_as_such_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    full = Path("/dev/full").open("w+b")  # noqa: SIM115  closed by the recording
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda **_: full)
+    recording = Recording("wav")
+    with pytest.raises(DiskFull, match="No space left"):
+        if how == "write":
+            recording.write(b"x" * 100_000)
+        recording.write(b"x" * (BOUND + 1))
+        recording.read(0) if how == "read" else recording.seal()
+    recording.close()
+    assert full.closed
+
+
+def test_no_place_for_files_is_a_full_disk_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DiskFull, match="No such file"):
+        Recording("pcm").write(b"x" * (BOUND + 1))

@@ -36,6 +36,7 @@ TTSError                    internal
 ├── ResultTooLarge          result_too_large
 ├── ResultExpired           result_expired
 ├── Overloaded              overloaded
+├── DiskFull                disk_full
 ├── DeadlineExceeded        deadline_exceeded
 ├── EngineLost              engine_lost
 ├── StoreUnavailable        store_unavailable
@@ -276,6 +277,16 @@ class Overloaded(TTSError):
     """The worker has as many requests as it takes."""
 
     code = "overloaded"
+    retryable = True
+
+
+class DiskFull(TTSError):
+    """The worker cannot write the audio to its disk; another worker may have room.
+
+    The system's error is `__cause__`.
+    """
+
+    code = "disk_full"
     retryable = True
 
 

@@ -9,12 +9,13 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import BinaryIO, cast
 
 from tts_core.audio.encode import content_type, seal
-from tts_core.errors import ResultTooLarge, StoreUnavailable
+from tts_core.errors import DiskFull, ResultTooLarge, StoreUnavailable
 from tts_core.jobs import JsonObject, Synthesize
 from tts_core.store import Objects
 from tts_core.types import AudioFormat
@@ -41,7 +42,10 @@ MEMORY_BYTES = 1_000_000
 
 
 class Recording:
-    """The encoded audio of one request; what is larger than memory should hold goes to a temporary file."""
+    """The encoded audio of one request; what is larger than memory should hold goes to a temporary file.
+
+    Every method but `close`: raises DiskFull
+    """
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self.format = audio_format
@@ -50,25 +54,37 @@ class Recording:
 
     def write(self, data: bytes) -> None:
         self.size_bytes += len(data)
-        if isinstance(self._file, io.BytesIO) and self.size_bytes > MEMORY_BYTES:
-            in_memory = self._file
-            self._file = cast(BinaryIO, tempfile.NamedTemporaryFile(prefix="xtts-"))  # noqa: SIM115  closed by `close`
-            self._file.write(in_memory.getbuffer())
-        self._file.write(data)
+        with _on_disk():
+            if isinstance(self._file, io.BytesIO) and self.size_bytes > MEMORY_BYTES:
+                in_memory = self._file
+                self._file = cast(BinaryIO, tempfile.NamedTemporaryFile(prefix="xtts-"))  # noqa: SIM115  closed by `close`
+                self._file.write(in_memory.getbuffer())
+            self._file.write(data)
 
     def read(self, start: int) -> bytes:
         """What was written from `start` on."""
         if isinstance(self._file, io.BytesIO):
             return bytes(self._file.getbuffer()[start:])
-        self._file.flush()
+        with _on_disk():
+            self._file.flush()
         return os.pread(self._file.fileno(), self.size_bytes - start, start)
 
     def seal(self) -> None:
         """Give the finished file the exact sizes that a stream's header cannot have."""
-        seal(self._file, self.format)
+        with _on_disk():
+            seal(self._file, self.format)
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # it cannot write what nobody will read
+            self._file.close()
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise DiskFull(f"the worker cannot keep the audio on its disk: {exc.strerror}") from exc
 
 
 class ChunkStream:
