@@ -19,11 +19,20 @@ from tests.fake_platform import FakePlatform
 API_KEY = "rpa_test_key"
 EXECUTION_MS = 1500
 
-Fault = Literal[429, 403, 500, "no answer", "expired", "cancelled", "lost", "gap", "no output", "cut short"]
+Odd = Literal["html", "no gzip", "endless"]
+Fate = Literal["expired", "cancelled", "lost"]
+Fault = Literal[429, 401, 403, 404, 500, "no answer", "gap", "no output", "cut short", Fate, Odd]
 """A number is the status of an answer that does nothing. "no answer": done, and the connection closed. "expired",
 "cancelled": what becomes of the job that is queued. "lost": the job is not known from now on. "gap": of the next
 result in parts one is missing; "no output": of the next result all is. "cut short": the file ends before its
 Content-Length."""
+
+ODD: Mapping[Any, Mapping[str, Any]] = {
+    "html": {"text": "<html>Bad gateway</html>", "content_type": "text/html"},
+    "no gzip": {"body": b"{}", "headers": {"Content-Encoding": "gzip"}},
+    "endless": {"text": '{"status": "IN_PROGRESS", "executionTime": Infinity}', "content_type": "application/json"},
+}
+"""Answers with status 200 that tell nothing of what was asked."""
 
 
 class FakeApi:
@@ -75,7 +84,9 @@ class FakeApi:
                 return web.Response(status=401)
             if request.match_info["endpoint"] != "fake":
                 return web.Response(status=404)
-            fault = self._take_fault(operation, 429, 403, 500, "no answer")
+            fault = self._take_fault(operation, 429, 401, 403, 404, 500, "no answer", *ODD)
+            if fault in ODD:
+                return web.Response(**ODD[fault])
             if isinstance(fault, int):
                 return web.Response(status=fault, headers={"Retry-After": "0.1"} if fault == 429 else {})
             body = await act(request)

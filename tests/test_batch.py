@@ -177,6 +177,14 @@ async def test_an_expired_job_is_sent_again_and_a_cancelled_one_in_the_next_run_
     assert (await site.run(path, "--out", out)).summary["done"] == 2
 
 
+async def test_one_odd_answer_makes_no_client_forget_a_job_that_runs(site: Site) -> None:
+    site.api.faults["status"] = [404, 401, "html", "no gzip", "endless", 403]
+    ran = await site.run(site.file(lines(3)), "--out", site.folder / "out", "--price-per-second", "0.001")
+    assert (ran.status, ran.summary["done"], site.api.calls["run"]) == (0, 3, 3), ran.said
+    assert not site.api.faults["status"]
+    assert ran.summary["execution_seconds"] == 3 * EXECUTION_MS / 1000
+
+
 async def test_a_job_that_takes_too_long_is_cancelled_on_runpod_and_costs_what_it_ran(site: Site) -> None:
     path = site.file([{"text": f"{SENTENCE}Now {HANGS}, as it happens.", "language": "en"}])
     args = ("--out", site.folder / "out", "--attempts", "1", "--price-per-second", "0.01")

@@ -143,6 +143,15 @@ async def test_a_job_that_was_on_its_way_is_waited_for_and_not_queued_again(tmp_
     assert [job_id for _, _, job_id in site.asked] == ["job-1", None]
 
 
+async def test_a_job_of_which_nothing_could_be_learned_is_waited_for_by_the_next_run(tmp_path: Path) -> None:
+    untold = LineFailed.ours("runpod_unreachable")
+    untold.job_id = "job-1"
+    await run(tmp_path, Scripted(a=[untold]), "a")
+    site = Scripted()
+    await run(tmp_path, site, "a")
+    assert [job_id for _, _, job_id in site.asked] == ["job-1"]
+
+
 @pytest.mark.parametrize("code", sorted(STOPS))
 async def test_what_all_lines_would_fail_with_stops_everything(tmp_path: Path, code: str) -> None:
     site = Scripted(c=[LineFailed(code, "no", retryable=True)])
