@@ -243,7 +243,7 @@ def _read_all(folder: Path) -> Sequence[Settlement]:
         with suppress(FileNotFoundError):  # sent by another worker meanwhile
             try:
                 found.append(Settlement.from_json(file.read_bytes()))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, IsADirectoryError, PermissionError):
                 log.error("outbox: %s is no settlement; it stays there", file.name)
     return found
 

@@ -265,11 +265,12 @@ async def test_files_that_are_none_stay_and_are_told(
     folder.mkdir(parents=True)
     for name, data in {"1.json": b"", "2.json": b"[]", "3.json": b'{"fence": 1}', "4.json": b"\xff"}.items():
         (folder / name).write_bytes(data)
+    (folder / "0.json").mkdir()
     store = await with_outbox(await place.open(clock), folder)
     assert await store.count_unsettled() == 0
-    assert [found.levelno for found in caplog.records if "no settlement" in found.message] == [logging.ERROR] * 4
+    assert [found.levelno for found in caplog.records if "no settlement" in found.message] == [logging.ERROR] * 5
     await store.close()
-    assert len(files(folder)) == 4
+    assert len(files(folder)) == 5
 
 
 async def test_a_settlement_survives_its_caller_being_cancelled(store: Store, body: Flaky, key: NewKey) -> None:

@@ -16,6 +16,8 @@ from urllib.request import urlopen
 
 import pytest
 import soundfile
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from storage import open_store
 from storage.supabase import client, open_supabase
@@ -185,6 +187,34 @@ class TestStart:
         with pytest.raises(StoreUnavailable):
             await store.list_tenants()
         await store.close()
+
+    @pytest.mark.parametrize(
+        ("status", "answer", "startup_error"),
+        [
+            (401, {"message": "Invalid API key", "hint": "Double check it"}, "SUPABASE_SERVICE_ROLE_KEY"),
+            (404, {"msg": "not found"}, "supabase db push"),
+            (302, None, "SUPABASE_URL leads elsewhere"),
+            (400, {"message": "odd"}, None),
+            (540, {"message": "Project paused"}, None),
+        ],
+    )
+    async def test_a_gateway_that_has_no_codes_is_understood_by_its_status(
+        self, status: int, answer: dict[str, str] | None, startup_error: str | None
+    ) -> None:
+        async def say(_: web.Request) -> web.Response:
+            return web.json_response(answer, status=status) if answer else web.Response(status=status)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", say)
+        async with TestServer(app) as server:
+            if startup_error is not None:
+                with pytest.raises(StartupError, match=startup_error):
+                    await open_supabase(str(server.make_url("/")), "sb_secret_x")
+                return
+            store = await open_supabase(str(server.make_url("/")), "sb_secret_x")
+            with pytest.raises(StoreUnavailable):
+                await store.list_tenants()
+            await store.close()
 
     def test_a_store_is_used_in_another_loop_than_it_was_opened_in(self, project: Project) -> None:
         store = asyncio.run(open_supabase(project.server.url, project.server.service_key))

@@ -171,8 +171,8 @@ class _Connections:
     def __init__(self, url: str, headers: dict[str, str], *, schema: str) -> None:
         verify = httpx.create_ssl_context() if url.startswith("https:") else False
         self._https = [
-            _http(DATABASE_S, DATABASE_CONNECTIONS, verify=verify),
-            _http(STORAGE_S, STORAGE_CONNECTIONS, verify=verify),
+            _http(DATABASE_S, DATABASE_CONNECTIONS, verify=verify, hooks=[_refuse_page, _refuse_uncoded]),
+            _http(STORAGE_S, STORAGE_CONNECTIONS, verify=verify, hooks=[_refuse_page]),
         ]
         self.database = AsyncPostgrestClient(
             f"{url}/rest/v1", schema=schema, headers=headers, http_client=self._https[0], retry_enabled=False
@@ -203,13 +203,15 @@ class _Connections:
             await http.aclose()
 
 
-def _http(stall_s: float, connections: int, *, verify: Any) -> httpx.AsyncClient:
+def _http(
+    stall_s: float, connections: int, *, verify: Any, hooks: list[Callable[[httpx.Response], Awaitable[None]]]
+) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=20)
     return httpx.AsyncClient(
         # HTTP/1.1, as idle HTTP/2 connections end in the middle of a request; `retries` are of connecting only.
         transport=httpx.AsyncHTTPTransport(http2=False, retries=1, limits=limits, verify=verify),
         timeout=httpx.Timeout(connect=CONNECT_S, read=stall_s, write=stall_s, pool=1),
-        event_hooks={"response": [_refuse_page]},
+        event_hooks={"response": hooks},
     )
 
 
@@ -217,6 +219,27 @@ async def _refuse_page(response: httpx.Response) -> None:
     """A gateway's page, whatever its status: with 200 both clients would take it for data."""
     if response.headers.get("content-type", "").startswith("text/html"):
         raise httpx.RemoteProtocolError("a page instead of an answer")
+
+
+class _Refused(Exception):
+    """By a gateway, with this HTTP status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
+async def _refuse_uncoded(response: httpx.Response) -> None:
+    """A gateway's own JSON (401 "Invalid API key", 540 "Project paused") has no code, and the client no status."""
+    if response.is_success:
+        return
+    await response.aread()
+    try:
+        told = response.json()
+    except ValueError:  # then the status is what it tells as code
+        return
+    if not (isinstance(told, dict) and told.get("code")):
+        raise _Refused(response.status_code)
 
 
 def _select(
@@ -263,6 +286,8 @@ def _translated() -> Iterator[None]:
         yield
     except httpx.HTTPError as exc:
         raise StoreUnavailable("the store did not answer") from exc
+    except _Refused as exc:
+        raise fault_of(str(exc.status)) or StoreUnavailable("the store did not answer") from exc
     except APIError as exc:
         told = {"message": exc.message or "", "detail": str(exc.details or ""), "hint": exc.hint or ""}
         fault = fault_of(exc.code or "", **told)

@@ -10,6 +10,7 @@ _UNAVAILABLE = re.compile(r"5\d\d|408|429|PGRST00\d|08.{3}|53.{3}|57P0\d|57014|4
 
 _KEY_REFUSED = re.compile(r"401|403|PGRST30\d|42501")
 _NOT_OURS = re.compile(r"404|PGRST106|PGRST20[25]|3F000|42P01|42883")
+_ELSEWHERE = re.compile(r"3\d\d")
 _UNSTORABLE = re.compile(r"22P05|22021")
 """Postgres keeps no NUL in a text."""
 
@@ -32,6 +33,8 @@ def fault_of(code: str, *, message: str = "", detail: str = "", hint: str = "") 
         )
     if _NOT_OURS.fullmatch(code):
         return StartupError("the Supabase project lacks our tables or functions: run `supabase db push`")
+    if _ELSEWHERE.fullmatch(code):
+        return StartupError("SUPABASE_URL leads elsewhere: it must be the project's own address")
     if _UNSTORABLE.fullmatch(code):
         return InvalidInput("a text holds a character that cannot be stored")
     return None

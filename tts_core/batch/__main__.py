@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+import httpx
+
 from tts_core.batch.command import INTERRUPTED, carry_out, checked
 from tts_core.batch.endpoint import Endpoint
 from tts_core.batch.lines import Line
@@ -34,6 +36,8 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return lines
     try:
         return asyncio.run(speak(args, lines, env))
+    except httpx.InvalidURL as error:
+        parser.error(f"RUNPOD_ENDPOINT_BASE_URL is no address: {error}")
     except KeyboardInterrupt:  # before or after what `carry_out` listens for it
         return INTERRUPTED
 
