@@ -6,9 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-import httpx
-
-from tts_core.batch.command import INTERRUPTED, carry_out, checked
+from tts_core.batch.command import INTERRUPTED, WRONG, carry_out, checked, note
 from tts_core.batch.endpoint import Endpoint
 from tts_core.batch.lines import Line
 from tts_core.batch.options import add_arguments
@@ -36,8 +34,6 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return lines
     try:
         return asyncio.run(speak(args, lines, env))
-    except httpx.InvalidURL as error:
-        parser.error(f"RUNPOD_ENDPOINT_BASE_URL is no address: {error}")
     except KeyboardInterrupt:  # before or after what `carry_out` listens for it
         return INTERRUPTED
 
@@ -52,7 +48,12 @@ async def speak(args: argparse.Namespace, lines: Sequence[Line], env: Mapping[st
     # RunPod's own SDK takes the API's address from this variable, too.
     address = f"{env.get('RUNPOD_ENDPOINT_BASE_URL') or API}/{args.endpoint}"
     policy = Policy(first_wait_s=args.backoff)
-    async with Endpoint(address, env["RUNPOD_API_KEY"], parallel=args.parallel, policy=policy) as endpoint:
+    try:
+        unopened = Endpoint(address, env["RUNPOD_API_KEY"], parallel=args.parallel, policy=policy)
+    except ValueError as error:
+        note(f"RUNPOD_ENDPOINT_BASE_URL is no address: {error}")
+        return WRONG
+    async with unopened as endpoint:
         site = Remote(endpoint, env["TTS_TENANT_KEY"], args.job_timeout, args.parallel, args.stream)
         return await carry_out(args, lines, site, drains=True)
 

@@ -63,9 +63,13 @@ class Endpoint:
     """Every method: raises LineFailed, after TRIES for what may pass by itself."""
 
     def __init__(self, address: str, api_key: str, *, parallel: int, policy: Policy) -> None:
+        """raises ValueError if the address is none"""
         limits = httpx.Limits(max_connections=parallel + 4)
         bearer = {"Authorization": f"Bearer {api_key}"}
-        self._api = httpx.AsyncClient(base_url=address, headers=bearer, timeout=TIMEOUT, limits=limits)
+        try:
+            self._api = httpx.AsyncClient(base_url=address, headers=bearer, timeout=TIMEOUT, limits=limits)
+        except httpx.InvalidURL as exc:
+            raise ValueError(str(exc)) from exc
         # Audio lies elsewhere: who keeps it must not be told RunPod's key.
         self._files = httpx.AsyncClient(timeout=TIMEOUT, limits=limits, follow_redirects=True)
         self._policy = policy
